@@ -1,0 +1,1 @@
+"""Drivers for real arms: a plug-in of robotsac."""

@@ -1,0 +1,1 @@
+"""What runs next to the arm: control loop, uplink, supervisor."""

@@ -1,0 +1,1 @@
+"""The command line; imports each application only when its command is named."""

@@ -1,0 +1,33 @@
+"""Configuration: TOML files to one frozen tree."""
+
+from robotsac.config.loading import load_config, load_learner_settings, robot_names
+from robotsac.config.schema import (
+    CollectConfig,
+    Config,
+    GuardConfig,
+    JointConfig,
+    LearnConfig,
+    LearnerSettings,
+    LinkConfig,
+    PolicyConfig,
+    RobotConfig,
+    SpoolConfig,
+    TaskConfig,
+)
+
+__all__ = [
+    "CollectConfig",
+    "Config",
+    "GuardConfig",
+    "JointConfig",
+    "LearnConfig",
+    "LearnerSettings",
+    "LinkConfig",
+    "PolicyConfig",
+    "RobotConfig",
+    "SpoolConfig",
+    "TaskConfig",
+    "load_config",
+    "load_learner_settings",
+    "robot_names",
+]

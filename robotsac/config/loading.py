@@ -1,0 +1,224 @@
+"""TOML files and ``--set`` overrides to one frozen tree.
+
+Order, later wins: schema defaults < robot file (its ``include`` first) < ``--config`` files < ``--set``. Tables merge key
+by key, arrays replace; a ``[robot.driver]`` that names another driver replaces the whole table, because the parameters of
+one driver mean nothing to another. Every mistake is reported at once, each with its path and, for an unknown key, the
+nearest valid one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+import robotsac
+from robotsac.config.schema import Config, LearnerSettings, RobotConfig
+from robotsac.errors import ConfigError
+
+Tree = dict[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
+INCLUDE_DEPTH_MAX = 8
+
+
+def load_config(robot: str, files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Config:
+    """Resolve everything for one robot.
+
+    Args:
+        robot: a name (looked up as ``NAME.toml``, see :func:`config_folders`) or a path to a robot file.
+        files: further TOML files, later ones win.
+        overrides: ``key.path=value``; the value is parsed as TOML, else taken as a string.
+
+    Raises:
+        ConfigError: with every mistake found.
+    """
+    tree = read_tree(find_robot(robot))
+    for file in files:
+        tree = merge(tree, read_tree(file))
+    tree = _with_overrides(tree, overrides)
+    robot_table = tree.get("robot", {})
+    if isinstance(robot_table, dict) and isinstance(robot_table.get("model"), str):
+        _require_file(Path(robot_table["model"]))
+    return validate(Config, tree, f"robot {robot}")
+
+
+def load_learner_settings(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> LearnerSettings:
+    """Resolve ``[link]`` and ``[learn]``; other tables of the full tree may stand in the same files and are left alone.
+
+    Raises:
+        ConfigError: with every mistake found.
+    """
+    tree: Tree = {}
+    for file in files:
+        tree = merge(tree, read_tree(file))
+    tree = _with_overrides(tree, overrides)
+    foreign = set(Config.model_fields) - set(LearnerSettings.model_fields)
+    return validate(LearnerSettings, {key: value for key, value in tree.items() if key not in foreign}, "learner")
+
+
+def robot_names() -> list[str]:
+    """Names that ``--robot`` accepts: every TOML file with a ``[robot]`` table in the config folders."""
+    names = set()
+    for folder in config_folders():
+        for file in sorted(folder.glob("*.toml")):
+            if "[robot]" in file.read_text(encoding="utf-8"):
+                names.add(file.stem)
+    return sorted(names)
+
+
+def config_folders() -> list[Path]:
+    """Where robot files are looked for, first hit wins: ``$ROBOTSAC_CONFIG_DIR``, ``./configs``, the user's config
+    folder, the ones that came with the package."""
+    package = Path(robotsac.__file__).resolve().parent
+    home = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
+    folders = [Path("configs"), home / "robotsac", package / "_configs", package.parent / "configs"]
+    if chosen := os.environ.get("ROBOTSAC_CONFIG_DIR"):
+        folders.insert(0, Path(chosen))
+    return [folder for folder in folders if folder.is_dir()]
+
+
+def find_robot(robot: str) -> Path:
+    """The file of a robot given by name or path.
+
+    Raises:
+        ConfigError: there is none; names the nearest.
+    """
+    if robot.endswith(".toml") or os.sep in robot:
+        path = Path(robot)
+        _require_file(path)
+        return path
+    for folder in config_folders():
+        if (path := folder / f"{robot}.toml").is_file():
+            return path
+    known = robot_names()
+    nearest = difflib.get_close_matches(robot, known, n=1)
+    raise ConfigError(
+        f"there is no robot {robot!r}",
+        reason=f"known robots: {', '.join(known) or 'none'}",
+        command=f"robotsac config show --robot {nearest[0] if nearest else (known or ['arm0'])[0]}",
+    )
+
+
+def read_tree(path: Path, depth: int = 0) -> Tree:
+    """One TOML file with what it includes merged below it. Relative paths in it become absolute.
+
+    Raises:
+        ConfigError: not readable, not TOML, or includes nested deeper than 8.
+    """
+    _require_file(path)
+    if depth > INCLUDE_DEPTH_MAX:
+        raise ConfigError(f"{path}: includes are nested deeper than {INCLUDE_DEPTH_MAX}", reason="a circle of includes?")
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid TOML", reason=str(error)) from error
+    include = tree.pop("include", [])
+    base: Tree = {}
+    for name in [include] if isinstance(include, str) else include:
+        base = merge(base, read_tree(path.parent / str(name), depth + 1))
+    robot = tree.get("robot")
+    if isinstance(robot, dict) and isinstance(robot.get("model"), str):
+        robot["model"] = str((path.parent / robot["model"]).resolve())
+    return merge(base, tree)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> Tree:
+    """``over`` laid on ``base``; neither is changed."""
+    if path == ("robot", "driver") and over.get("name", base.get("name")) != base.get("name"):
+        return dict(over)
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        both_tables = isinstance(value, dict) and isinstance(below, dict)
+        merged[key] = merge(below, value, (*path, key)) if both_tables else value  # type: ignore[arg-type]
+    return merged
+
+
+def validate(model: type[Model], tree: Mapping[str, Any], what: str) -> Model:
+    """Build ``model`` from ``tree``.
+
+    Raises:
+        ConfigError: one line per mistake, with its path.
+    """
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        lines = [_explain(model, item) for item in error.errors()]
+        raise ConfigError(
+            f"the configuration of {what} has {len(lines)} mistake{'s' if len(lines) != 1 else ''}",
+            reason="\n  ".join(["", *lines]) if len(lines) > 1 else lines[0],
+            command="robotsac config show --robot NAME",
+        ) from error
+
+
+def _with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key.strip():
+            raise ConfigError(f"--set {override!r} is not of the form key.path=value", command="--set learn.threads=2")
+        nested: Any = _parse_value(text.strip())
+        for part in reversed(key.strip().split(".")):
+            nested = {part: nested}
+        tree = merge(tree, nested)
+    return tree
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _explain(model: type[BaseModel], item: Any) -> str:
+    location = tuple(item["loc"])
+    path = ".".join(str(part) for part in location)
+    if item["type"] == "extra_forbidden":
+        nearest = difflib.get_close_matches(str(location[-1]), _siblings(model, location), n=1, cutoff=0.5)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+        return f"{path}: unknown key{hint}"
+    message = str(item["msg"]).removeprefix("Value error, ")
+    given = item.get("input")
+    shown = "" if item["type"] in ("missing", "value_error") or isinstance(given, dict) else f" (given: {given!r})"
+    return f"{path + ': ' if path else ''}{message[0].lower()}{message[1:]}{shown}"
+
+
+def _siblings(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
+    """Field names of the table that holds ``location``."""
+    current: Any = model
+    for part in location[:-1]:
+        if isinstance(part, int):
+            continue
+        annotation = current.model_fields[part].annotation
+        while not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            inner = [arg for arg in getattr(annotation, "__args__", ()) if arg is not Ellipsis]
+            if not inner:
+                return []
+            annotation = inner[0]
+        current = annotation
+    return list(current.model_fields)
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise ConfigError(f"there is no file {path}", reason="it was named on the command line or by a config file")
+
+
+__all__ = [
+    "Config",
+    "LearnerSettings",
+    "RobotConfig",
+    "config_folders",
+    "find_robot",
+    "load_config",
+    "load_learner_settings",
+    "merge",
+    "read_tree",
+    "robot_names",
+    "validate",
+]

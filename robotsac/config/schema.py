@@ -1,0 +1,260 @@
+"""The tree that every configuration file is read into.
+
+Units are part of the key. Nothing is optional by accident: an unknown key is an error (see ``loading``). Driver and
+simulator tables are opaque here: ``[robot.driver]`` belongs to the driver that it names, ``[robot.sim]`` to
+``robotsac_sim``; both validate them with models of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Table(BaseModel):
+    """A frozen table that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class OpenTable(BaseModel):
+    """A table whose further keys belong to a plug-in."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    def params(self) -> dict[str, Any]:
+        """The keys that this schema does not know, for the plug-in to validate."""
+        return dict(self.model_extra or {})
+
+
+class JointConfig(Table):
+    """Limits and gains of one joint. Positions are soft limits; beyond ``hard_margin_rad`` more is a fault."""
+
+    name: str
+    q_min_rad: Finite
+    q_max_rad: Finite
+    hard_margin_rad: Positive = 0.12
+    dq_max_rad_s: Positive
+    tau_max_nm: Positive
+    dtau_max_nm_s: Positive
+    # Deceleration this joint can be trusted to reach against its largest inertia; sets the braking distance.
+    ddq_brake_rad_s2: Positive
+    # Gain of the one-sided velocity bound and of damping in a stop.
+    damping_nm_s_rad: Positive
+    hold_stiffness_nm_rad: Positive
+    # Action 1.0 asks for this torque on top of gravity compensation.
+    action_scale_nm: Positive
+    temp_max_c: Positive = 70.0
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.q_min_rad >= self.q_max_rad:
+            raise ValueError(f"q_min_rad {self.q_min_rad} must be below q_max_rad {self.q_max_rad}")
+        if self.action_scale_nm > self.tau_max_nm:
+            raise ValueError(f"action_scale_nm {self.action_scale_nm} must not exceed tau_max_nm {self.tau_max_nm}")
+        return self
+
+
+class DriverConfig(OpenTable):
+    """``[robot.driver]``: the entry point in group ``robotsac.arms``, and its parameters."""
+
+    name: str
+
+
+class GuardConfig(Table):
+    """``[robot.guard]``: how the guard counts, waits and stops."""
+
+    gravity_compensation: bool = True
+    # Failed bus rounds in a row before the arm is stopped.
+    lost_rounds_max: Annotated[int, Field(ge=1, le=50)] = 5
+    # Longest silence between two bus ticks before the arm is stopped.
+    gap_max_ms: Positive = 50.0
+    # Without a new policy torque the last one is held this many control ticks, then decays to damping.
+    policy_hold_ticks: Annotated[int, Field(ge=0, le=10)] = 2
+    stop_timeout_s: Positive = 1.5
+    rest_dq_rad_s: Positive = 0.08
+    # A velocity above dq_max by this factor is a fault.
+    velocity_fault_factor: Annotated[float, Field(gt=1)] = 2.0
+    flight_recorder_s: Positive = 2.0
+    move_duration_s: Positive = 1.5
+
+
+class RobotConfig(Table):
+    """``[robot]``: the arm, its driver, its limits."""
+
+    name: str
+    driver: DriverConfig
+    # MJCF file, relative to the file that names it.
+    model: Path
+    tip_site: str = "tip"
+    bus_rate_hz: Annotated[int, Field(ge=1, le=2000)] = 250
+    control_rate_hz: Annotated[int, Field(ge=1, le=1000)] = 50
+    joints: Annotated[tuple[JointConfig, ...], Field(min_length=1)]
+    home_rad: tuple[Finite, ...]
+    park_rad: tuple[Finite, ...]
+    guard: GuardConfig = GuardConfig()
+    sim: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        n = len(self.joints)
+        names = [joint.name for joint in self.joints]
+        if len(set(names)) != n:
+            raise ValueError(f"joint names must differ: {names}")
+        if self.bus_rate_hz % self.control_rate_hz:
+            raise ValueError(
+                f"bus_rate_hz {self.bus_rate_hz} must be an integer multiple of control_rate_hz {self.control_rate_hz}"
+            )
+        for key, pose in (("home_rad", self.home_rad), ("park_rad", self.park_rad)):
+            if len(pose) != n:
+                raise ValueError(f"{key} has {len(pose)} values for {n} joints")
+            for q, joint in zip(pose, self.joints, strict=True):
+                if not joint.q_min_rad <= q <= joint.q_max_rad:
+                    raise ValueError(
+                        f"{key}: joint {joint.name} at {q} rad is outside [{joint.q_min_rad}, {joint.q_max_rad}] rad"
+                    )
+        return self
+
+    def model_digest(self) -> str:
+        """sha256 over what a policy must agree with: joints, limits, rates, gravity compensation and the MJCF's text.
+
+        The driver is not part of it: a policy learned on the twin is meant to run on the arm.
+        """
+        shared = {
+            "joints": [joint.model_dump() for joint in self.joints],
+            "rates_hz": [self.bus_rate_hz, self.control_rate_hz],
+            "gravity_compensation": self.guard.gravity_compensation,
+            "tip_site": self.tip_site,
+            "model": hashlib.sha256(self.model.read_bytes()).hexdigest(),
+        }
+        return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
+
+
+class TaskConfig(OpenTable):
+    """``[task]``: the entry point in group ``robotsac.tasks``, what all tasks share, and the task's own parameters."""
+
+    name: str = "reach"
+    episode_s: Positive = 2.0
+    # How many past applied actions the observation holds; covers the delay from state to torque.
+    history_steps: Annotated[int, Field(ge=0, le=32)] = 2
+    # An episode starts where the last one ended; every this many episodes the arm goes home first. 1 = always.
+    home_every_episodes: Annotated[int, Field(ge=1)] = 10
+    seed: int = 0
+
+
+class PolicyConfig(Table):
+    """``[policy]``: what a policy bundle must respect on the robot."""
+
+    size_max_bytes: Annotated[int, Field(gt=0)] = 16_000_000
+    latency_max_ms: Positive = 4.0
+    golden_tolerance: Positive = 1e-4
+    threads: Annotated[int, Field(ge=1)] = 1
+
+
+class CollectConfig(Table):
+    """``[collect]``: the robot side's processes."""
+
+    # Records the actor may be ahead of the uplink before collection stops; shared memory, never blocks the loop.
+    ring_records: Annotated[int, Field(ge=64)] = 8192
+    # Records that may pile up on the robot while no learner answers; then collection stops in order.
+    offline_records_max: Annotated[int, Field(ge=1)] = 180_000
+    # Correlation time of the random actions used before the first policy arrives.
+    random_hold_s: Positive = 0.2
+    realtime_priority: Annotated[int, Field(ge=0, le=90)] = 70
+    wait_for_learner_s: Positive = 120.0
+
+
+class SpoolConfig(Table):
+    """``[spool]``: the durable store of records on the robot."""
+
+    size_max_mb: Positive = 2000.0
+    # Collection refuses to start, or stops in order, below this much free disk.
+    free_min_mb: Positive = 64.0
+    commit_ms: Positive = 20.0
+    # Acknowledged records kept for inspection and for a learner that lost its disk.
+    keep_acked_mb: Annotated[float, Field(ge=0)] = 256.0
+
+
+class LinkConfig(Table):
+    """``[link]``: the ZeroMQ conversation."""
+
+    address: str = "tcp://127.0.0.1:5757"
+    batch_records: Annotated[int, Field(ge=1, le=1000)] = 32
+    # A batch is sent when this old even if not full.
+    batch_ms: Positive = 50.0
+    window_batches: Annotated[int, Field(ge=1, le=1000)] = 16
+    heartbeat_ms: Positive = 200.0
+    dead_ms: Positive = 1000.0
+    resend_ms: Positive = 1000.0
+    message_max_bytes: Annotated[int, Field(gt=0)] = 32_000_000
+    robots_max: Annotated[int, Field(ge=1)] = 64
+
+
+class LearnConfig(Table):
+    """``[learn]``: SAC and the learner's processes."""
+
+    hidden: tuple[int, ...] = (256, 256)
+    activation: Literal["relu", "silu", "tanh"] = "relu"
+    critic_layer_norm: bool = True
+    critics: Annotated[int, Field(ge=1, le=32)] = 2
+    log_std_min: Finite = -5.0
+    log_std_max: Finite = 2.0
+    # Discount as a horizon in seconds: gamma = 1 - 1 / (horizon_s * control_rate_hz).
+    horizon_s: Positive = 1.0
+    polyak: Annotated[float, Field(gt=0, le=1)] = 0.005
+    actor_lr: Positive = 3e-4
+    critic_lr: Positive = 3e-4
+    temperature_lr: Positive = 3e-4
+    temperature_init: Positive = 0.1
+    # Target entropy as the standard deviation of a Gaussian action, in normalised units, per dimension.
+    target_sigma: Positive = 0.15
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    replay_capacity: Annotated[int, Field(ge=1)] = 1_000_000
+    # Critic updates per new transition, and the slack (in transitions) before either side waits for the other.
+    updates_per_step: Positive = 1.0
+    slack_steps: Annotated[int, Field(ge=1)] = 1000
+    actor_delay: Annotated[int, Field(ge=1)] = 1
+    start_steps: Annotated[int, Field(ge=1)] = 500
+    device: str = "auto"
+    threads: Annotated[int, Field(ge=1)] = 1
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
+    publish_every_s: Positive = 1.0
+    checkpoint_every_s: Positive = 30.0
+    checkpoints_kept: Annotated[int, Field(ge=1)] = 2
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _feasible(self) -> Self:
+        if self.log_std_min >= self.log_std_max:
+            raise ValueError(f"log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}")
+        return self
+
+
+class Config(Table):
+    """Everything, resolved."""
+
+    robot: RobotConfig
+    task: TaskConfig = TaskConfig()
+    policy: PolicyConfig = PolicyConfig()
+    collect: CollectConfig = CollectConfig()
+    spool: SpoolConfig = SpoolConfig()
+    link: LinkConfig = LinkConfig()
+    learn: LearnConfig = LearnConfig()
+
+    def digest(self) -> str:
+        """sha256 of the resolved tree."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class LearnerSettings(Table):
+    """The part of the tree that the learner reads; it needs no robot file."""
+
+    link: LinkConfig = LinkConfig()
+    learn: LearnConfig = LearnConfig()

@@ -1,0 +1,1 @@
+"""The one gymnasium environment, its codec and its tasks."""

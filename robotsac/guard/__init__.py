@@ -1,0 +1,1 @@
+"""The guard owns the arm at bus rate; only it makes torque."""

@@ -1,0 +1,1 @@
+"""Policy bundles on the robot: contract, acceptance, inference."""

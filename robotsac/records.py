@@ -1,0 +1,133 @@
+"""Step records: what one control step saw, asked for, got, and how late it was.
+
+Record ``k`` of an episode holds the observation, the action taken in it and the reward that followed. ``end`` says how
+the episode stood *when this observation was made*: ``RUNNING`` for all but the last record of an episode, which carries
+the true final observation, no action, and the reason the episode ended. So an episode of T steps is T + 1 records, and a
+transition is two consecutive records:
+
+    record k                          record k+1
+    obs  action_applied  reward  ──►  obs  end
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Records = NDArray[np.void]
+"""A structured array of dtype :func:`record_dtype`."""
+
+
+class EpisodeEnd(enum.IntEnum):
+    """How an episode stands at an observation."""
+
+    RUNNING = 0
+    SUCCESS = 1
+    FAILURE = 2
+    TIME_LIMIT = 3
+    OPERATOR = 4
+    FAULT = 5
+
+    @property
+    def terminated(self) -> bool:
+        """gymnasium's flag: the task itself ended; the learner does not bootstrap."""
+        return self in (EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE)
+
+    @property
+    def truncated(self) -> bool:
+        """gymnasium's flag: cut short from outside."""
+        return self in (EpisodeEnd.TIME_LIMIT, EpisodeEnd.OPERATOR, EpisodeEnd.FAULT)
+
+
+class Flag(enum.IntFlag):
+    """What happened during a step. The limit flags say which limits changed the torque in at least one bus tick."""
+
+    NONE = 0
+    LIMIT_TORQUE = 1 << 0
+    LIMIT_RATE = 1 << 1
+    LIMIT_VELOCITY = 1 << 2
+    LIMIT_POSITION = 1 << 3
+    LIMIT_TEMPERATURE = 1 << 4
+    LATE = 1 << 8  # at least one bus tick was skipped
+    STALE = 1 << 9  # at least one bus round failed or a joint was not fresh
+    HELD = 1 << 10  # the policy was late and its last torque was held
+    INTERVENTION = 1 << 11
+    RANDOM = 1 << 16  # no policy yet: smooth random action
+    DETERMINISTIC = 1 << 17  # evaluation: zero noise
+    FINAL = 1 << 18  # last record of an episode: no action follows
+
+
+def record_dtype(obs_dim: int, act_dim: int) -> np.dtype[np.void]:
+    """Layout of one record: little-endian, packed, fixed by the two dimensions.
+
+    Fields: ``seq`` contiguous per boot · ``episode`` per boot · ``t_ns`` arm clock · ``obs`` · ``action_asked`` by the
+    policy and ``action_applied`` after limits and quantisation, both in [-1, 1] units · ``reward`` · ``end``
+    (:class:`EpisodeEnd`) · ``flags`` (:class:`Flag`) · ``policy_version`` (0 = none) · ``latency_us`` state to action.
+    """
+    return np.dtype(
+        [
+            ("seq", "<u8"),
+            ("t_ns", "<i8"),
+            ("episode", "<u4"),
+            ("flags", "<u4"),
+            ("policy_version", "<u4"),
+            ("latency_us", "<u4"),
+            ("end", "<u4"),
+            ("reward", "<f4"),
+            ("obs", "<f4", (obs_dim,)),
+            ("action_asked", "<f4", (act_dim,)),
+            ("action_applied", "<f4", (act_dim,)),
+        ]
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Transitions:
+    """A batch of transitions as the learner uses them.
+
+    Attributes:
+        obs, next_obs: (b, obs_dim) float32.
+        action: (b, act_dim) float32, the *applied* action.
+        reward: (b,) float32.
+        terminal: (b,) float32, 1 where the next state must not be bootstrapped from.
+    """
+
+    obs: NDArray[np.float32]
+    action: NDArray[np.float32]
+    reward: NDArray[np.float32]
+    next_obs: NDArray[np.float32]
+    terminal: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.reward)
+
+
+def transitions(records: Records) -> Transitions:
+    """Pair consecutive records of one boot, in order of ``seq``.
+
+    No pair crosses an episode or a gap in ``seq``; the last pair of an episode that ended in a FAULT is dropped, since
+    its next state is no evidence of what the action does; a pair with a non-finite number in it is dropped.
+    """
+    head, tail = records[:-1], records[1:]
+    paired = (
+        (tail["seq"] == head["seq"] + 1)
+        & (tail["episode"] == head["episode"])
+        & ((head["flags"] & Flag.FINAL) == 0)
+        & (tail["end"] != EpisodeEnd.FAULT)
+        & np.isfinite(head["reward"])
+        & np.isfinite(head["obs"]).all(axis=1)
+        & np.isfinite(tail["obs"]).all(axis=1)
+        & np.isfinite(head["action_applied"]).all(axis=1)
+    )
+    head, tail = head[paired], tail[paired]
+    terminal = np.isin(tail["end"], (EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE))
+    return Transitions(
+        obs=np.ascontiguousarray(head["obs"]),
+        action=np.ascontiguousarray(head["action_applied"]),
+        reward=np.ascontiguousarray(head["reward"]),
+        next_obs=np.ascontiguousarray(tail["obs"]),
+        terminal=terminal.astype(np.float32),
+    )

@@ -1,0 +1,1 @@
+"""Conformance suites that a driver or task author subclasses."""

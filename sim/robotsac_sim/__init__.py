@@ -1,0 +1,1 @@
+"""MuJoCo plant, simulated arm and virtual servo bus: a plug-in of robotsac."""
