@@ -36,17 +36,17 @@ class RigidBody:
         if self._site < 0:
             raise ConfigError(f"{model}: there is no site {tip_site!r}", reason="robot.tip_site names it")
         self._jacobian = np.zeros((3, self.model.nv))
+        self._bias = np.zeros(self.model.nv)
 
     def gravity(self, q: Vector) -> Vector:
         """Torque (n,), N·m, that holds the arm still at ``q`` (n,), rad, against gravity."""
         self._data.qpos[self._q_index] = q
-        self._data.qvel[:] = 0.0
         mujoco.mj_kinematics(self.model, self._data)
         mujoco.mj_comPos(self.model, self._data)
-        mujoco.mj_crb(self.model, self._data)
-        mujoco.mj_comVel(self.model, self._data)
-        mujoco.mj_rne(self.model, self._data, 0, self._data.qfrc_bias)
-        return np.array(self._data.qfrc_bias[self._dof])
+        # Velocities in this MjData are never set, so the recursive Newton-Euler bias is gravity alone.
+        mujoco.mj_rne(self.model, self._data, 0, self._bias)
+        gravity: Vector = self._bias[self._dof]
+        return gravity
 
     def tip(self, q: Vector) -> Vector:
         """Position (3,), m, of the tip at ``q`` (n,), rad, in the base frame of the MJCF."""

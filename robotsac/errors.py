@@ -105,7 +105,10 @@ class FaultCode(enum.Enum):
 
 
 class GuardFault(ArmError):
-    """A latched fault: the arm was stopped and stays stopped until an operator clears it.
+    """The guard stopped the arm.
+
+    ``latched`` is True when it stays stopped until an operator clears it; False when the guard holds the arm at rest and
+    may go on (a missed deadline).
 
     Args:
         code: kind of fault.
@@ -132,6 +135,7 @@ class GuardFault(ArmError):
         size = f" {value:.4g} {unit} against a limit of {limit:.4g} {unit}" if unit else ""
         super().__init__(f"{where}{code.value}{size}", reason=detail)
         self.code = code
+        self.latched = True
         self.joint = joint
         self.name = name
         self.value = value

@@ -1,0 +1,195 @@
+"""The one gymnasium environment: hardware, twin and simulation alike.
+
+``gymnasium.make("robotsac/Arm-v0", robot="arm0-sim", task="reach")`` after ``import robotsac.env``. Observation and
+action are described by ``env.unwrapped.contract``. The reward, and whether an episode ended, are the task's; how it ended
+is ``info["end"]``, an :class:`~robotsac.records.EpisodeEnd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from robotsac.arm import JointState, PlaceableArm, open_arm
+from robotsac.config import Config, load_config
+from robotsac.dynamics import RigidBody
+from robotsac.env.codec import OBS_BOUND, Codec
+from robotsac.env.task import open_task, task_digest
+from robotsac.errors import ArmStateError, GuardFault
+from robotsac.guard import ControlTick, Guard, GuardState
+from robotsac.records import EpisodeEnd, Flag
+
+Observation = NDArray[np.float32]
+
+
+class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
+    """See module docstring.
+
+    The guard must be started before the first ``reset``: by :meth:`start`, an explicit act, since it switches torque on.
+    A simulated arm (one that can be placed) is started by ``reset`` itself.
+
+    Args:
+        config: resolved configuration.
+        faults_folder: where the guard writes faults.
+
+    Raises:
+        ConfigError, DriverUnavailable: from driver or task.
+    """
+
+    metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own declaration
+
+    def __init__(self, config: Config, faults_folder: Path | None = None) -> None:
+        robot = config.robot
+        body = RigidBody(robot.model, tuple(joint.name for joint in robot.joints), robot.tip_site)
+        self.config = config
+        self.arm = open_arm(robot)
+        self.guard = Guard(self.arm, body.gravity, robot.guard, faults_folder)
+        self.task = open_task(config.task, robot, body)
+        spec = self.arm.spec
+        self.codec = Codec(
+            spec, self.task.name, task_digest(config.task), self.task.channels, config.task.history_steps
+        )
+        self.contract = self.codec.contract
+        self.episode_steps = max(1, round(config.task.episode_s * spec.control_rate_hz))
+        self.observation_space = gymnasium.spaces.Box(-OBS_BOUND, OBS_BOUND, (self.codec.obs_dim,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.codec.act_dim,), np.float32)
+        self._rng = np.random.default_rng(config.task.seed)
+        self._history = np.zeros((config.task.history_steps, spec.n))
+        self._previous = np.zeros(spec.n)
+        # Timing of the newest step; not in ``info``, which is a function of seed and actions in simulation.
+        self.last_tick: ControlTick | None = None
+        self._goal: Any = None
+        self._step = 0
+        self._episode = 0
+        self._running = False
+
+    def start(self) -> None:
+        """Switch the arm on and hold it. Raises whatever the driver or the guard raise; torque is off then."""
+        self.guard.start()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Begin an episode.
+
+        The arm goes home with a ``seed``, with ``options={"home": True}``, every ``task.home_every_episodes``, and when
+        it is outside its soft limits; else it starts from where it is. ``options={"goal_seed": k}`` draws the goal from
+        a seed of its own (evaluation on held-out goals).
+
+        Raises:
+            ArmStateError: the guard is not started, or has a latched fault.
+            GuardFault: the arm was stopped on its way home.
+        """
+        super().reset(seed=seed)
+        options = options or {}
+        if seed is not None:
+            self._rng = np.random.default_rng(seed)
+        self._make_ready()
+        if seed is not None or options.get("home") or self._due_home():
+            self.guard.settle(self.arm.spec.home)
+        goal_seed = options.get("goal_seed")
+        rng = self._rng if goal_seed is None else np.random.default_rng(goal_seed)
+        self._goal = self.task.begin(rng, self.guard.joints)
+        self._history[:] = 0.0
+        self._previous = np.zeros_like(self._previous)
+        self._step = 0
+        self._episode += 1
+        self._running = True
+        self.guard.activate()
+        return self._observe(), {"end": EpisodeEnd.RUNNING}
+
+    def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """One control period. A fault ends the episode, ``truncated``, with the fault in ``info["fault"]``.
+
+        Raises:
+            ArmStateError: no episode is running.
+        """
+        if not self._running:
+            raise ArmStateError("step() needs a running episode", reason="reset() begins one")
+        try:
+            tick = self.guard.step(self.codec.torque(np.asarray(action, dtype=np.float64)))
+        except GuardFault as fault:
+            self._running = False
+            info = {"end": EpisodeEnd.FAULT, "fault": fault, "applied": self._previous.copy(), "flags": Flag.NONE}
+            return self._observe(), 0.0, False, True, info
+        self.last_tick = tick
+        applied = self.codec.action(tick.tau_policy)
+        judgement = self.task.judge(self._goal, tick.state, applied, self._previous)
+        self._remember(applied)
+        self._goal = judgement.goal
+        self._step += 1
+        end = judgement.end
+        if end is EpisodeEnd.RUNNING and self._step >= self.episode_steps:
+            end = EpisodeEnd.TIME_LIMIT
+        if end is not EpisodeEnd.RUNNING:
+            self._running = False
+            self.guard.hold()
+        info = {
+            **judgement.info,
+            "end": end,
+            "applied": applied,
+            "flags": tick.flags,
+            "is_success": end is EpisodeEnd.SUCCESS,
+        }
+        return self._observe(), judgement.reward, end.terminated, end.truncated, info
+
+    def close(self) -> None:
+        """Stop the arm and let it go. Idempotent; never raises."""
+        self.guard.close()
+
+    def park_and_close(self) -> None:
+        """As :meth:`close`, from the park pose where that can be reached. Never raises."""
+        if self.guard.state in (GuardState.HOLD, GuardState.ACTIVE):
+            self.guard.park()
+        self.close()
+
+    def _make_ready(self) -> None:
+        state = self.guard.state
+        if state is GuardState.DISARMED and isinstance(self.arm, PlaceableArm):
+            self.start()
+        elif state is GuardState.DISARMED:
+            raise ArmStateError(
+                f"{self.arm.spec.name} is not started",
+                reason="switching torque on is an explicit act on an arm that cannot simply be placed",
+                command="env.unwrapped.start()",
+            )
+        elif state is GuardState.FAULT:
+            raise ArmStateError(f"{self.arm.spec.name} has a latched fault", reason=str(self.guard.fault))
+        self.guard.hold()
+
+    def _due_home(self) -> bool:
+        spec, q = self.arm.spec, self.guard.joints.q
+        outside = bool(((q < spec.q_min) | (q > spec.q_max)).any())
+        return outside or self._episode % self.config.task.home_every_episodes == 0
+
+    def _observe(self) -> Observation:
+        state: JointState = self.guard.joints
+        return self.codec.observation(state, self.task.observe(self._goal, state), self._history)
+
+    def _remember(self, applied: NDArray[np.float64]) -> None:
+        self._previous = applied
+        if len(self._history):
+            self._history[1:] = self._history[:-1]
+            self._history[0] = applied
+
+
+def make_arm_env(
+    robot: str = "arm0-sim", task: str | None = None, overrides: Sequence[str] = (), config: Config | None = None
+) -> ArmEnv:
+    """gymnasium's entry point for ``robotsac/Arm-v0``.
+
+    Args:
+        robot: name or path of a robot file.
+        task: task name; default: the one the robot's configuration names.
+        overrides: as ``--set`` on the command line.
+        config: a resolved configuration instead of all that.
+    """
+    if config is None:
+        chosen = [f"task.name={task!r}"] if task is not None else []
+        config = load_config(robot, overrides=[*chosen, *overrides])
+    return ArmEnv(config)

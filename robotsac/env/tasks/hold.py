@@ -1,0 +1,63 @@
+"""Hold: stay at the pose where the episode began, whatever friction and gravity error do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from robotsac.arm import ArmSpec, JointState, Vector
+from robotsac.config.loading import validate
+from robotsac.config.schema import RobotConfig
+from robotsac.contract import Channel
+from robotsac.dynamics import RigidBody
+from robotsac.env.task import Judgement, effort
+from robotsac.records import EpisodeEnd
+
+
+class HoldParams(BaseModel):
+    """``[task]`` parameters of ``hold``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    scale_rad: float = Field(default=0.2, gt=0)
+    failure_rad: float = Field(default=0.6, gt=0)
+    action_cost: float = Field(default=0.05, ge=0)
+    rate_cost: float = Field(default=0.05, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class HoldGoal:
+    """The pose (n,), rad."""
+
+    q: Vector
+
+
+class Hold:
+    """Failure: a joint leaves the pose by ``failure_rad``. There is no success before the time limit.
+
+    r = 1 − mean(|q − q₀|/scale, at most 1 each) − effort, so that staying up is worth more than falling early.
+    """
+
+    name = "hold"
+
+    def __init__(self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float) -> None:
+        self._params = validate(HoldParams, params, "task hold")
+        n = ArmSpec.from_config(robot).n
+        self.channels = (Channel("to_pose", n, "rad", (self._params.scale_rad,) * n),)
+
+    def begin(self, rng: np.random.Generator, state: JointState) -> HoldGoal:
+        return HoldGoal(state.q.copy())
+
+    def observe(self, goal: HoldGoal, state: JointState) -> Vector:
+        return goal.q - state.q
+
+    def judge(self, goal: HoldGoal, state: JointState, action: Vector, previous: Vector) -> Judgement:
+        p = self._params
+        error = np.abs(goal.q - state.q)
+        end = EpisodeEnd.FAILURE if error.max() > p.failure_rad else EpisodeEnd.RUNNING
+        reward = 1.0 - float(np.minimum(error / p.scale_rad, 1.0).mean())
+        reward -= effort(action, previous, p.action_cost, p.rate_cost)
+        return Judgement(reward, end, goal, {"error_rad": float(error.max())})

@@ -1,0 +1,79 @@
+"""Track: follow a point that circles in front of the arm."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from robotsac.arm import ArmSpec, JointState, Vector
+from robotsac.config.loading import validate
+from robotsac.config.schema import RobotConfig
+from robotsac.contract import Channel
+from robotsac.dynamics import RigidBody
+from robotsac.env.task import Judgement, effort
+from robotsac.records import EpisodeEnd
+
+
+class TrackParams(BaseModel):
+    """``[task]`` parameters of ``track``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    radius_m: float = Field(default=0.08, gt=0)
+    period_s: float = Field(default=4.0, gt=0)
+    scale_m: float = Field(default=0.1, gt=0)
+    action_cost: float = Field(default=0.05, ge=0)
+    rate_cost: float = Field(default=0.05, ge=0)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackGoal:
+    """Where on the circle the point is, rad, and which way it goes, ±1."""
+
+    phase: float
+    direction: float
+
+
+class Track:
+    """A circle of ``radius_m`` in the vertical plane across the arm, around the tip's home position.
+
+    r = −min(d/scale, 3) − effort; no success and no failure, only the time limit.
+    """
+
+    name = "track"
+
+    def __init__(self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float) -> None:
+        self._params = validate(TrackParams, params, "task track")
+        self._body = body
+        self._dt_s = dt_s
+        self._centre = body.tip(ArmSpec.from_config(robot).home)
+        scale = (self._params.scale_m,) * 3
+        self.channels = (
+            Channel("tip", 3, "m", (0.5, 0.5, 0.5)),
+            Channel("to_target", 3, "m", scale),
+            Channel("target_velocity", 3, "m/s", (2 * math.pi * self._params.radius_m / self._params.period_s,) * 3),
+        )
+
+    def begin(self, rng: np.random.Generator, state: JointState) -> TrackGoal:
+        return TrackGoal(phase=float(rng.uniform(0.0, 2.0 * math.pi)), direction=float(rng.choice((-1.0, 1.0))))
+
+    def observe(self, goal: TrackGoal, state: JointState) -> Vector:
+        tip = self._body.tip(state.q)
+        speed = goal.direction * 2.0 * math.pi / self._params.period_s * self._params.radius_m
+        velocity = speed * np.array([0.0, -math.sin(goal.phase), math.cos(goal.phase)])
+        return np.concatenate((tip, self._target(goal) - tip, velocity))
+
+    def judge(self, goal: TrackGoal, state: JointState, action: Vector, previous: Vector) -> Judgement:
+        p = self._params
+        moved = replace(goal, phase=goal.phase + goal.direction * 2.0 * math.pi * self._dt_s / p.period_s)
+        distance = float(np.linalg.norm(self._target(moved) - self._body.tip(state.q)))
+        reward = -min(distance / p.scale_m, 3.0) - effort(action, previous, p.action_cost, p.rate_cost)
+        return Judgement(reward, EpisodeEnd.RUNNING, moved, {"distance_m": distance})
+
+    def _target(self, goal: TrackGoal) -> Vector:
+        circle = np.array([0.0, math.cos(goal.phase), math.sin(goal.phase)])
+        return self._centre + self._params.radius_m * circle

@@ -1,0 +1,57 @@
+"""A loaded policy: one onnxruntime session with its buffers bound, one action per call."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from robotsac.errors import BundleRejected
+from robotsac.policy.bundle import BundleInfo
+
+
+class Policy:
+    """One policy version, ready to run.
+
+    Args:
+        data: the bundle's bytes, already scanned.
+        info: its metadata.
+        threads: of the session; more than one never pays for a policy this small.
+
+    Raises:
+        BundleRejected: onnxruntime does not take it, or its shapes are not the contract's.
+    """
+
+    def __init__(self, data: bytes, info: BundleInfo, threads: int = 1) -> None:
+        self.info = info
+        self.version = info.version
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        # Idle workers that spin would take the core from the bus.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4
+        try:
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's own exception types share no base of their own
+            raise BundleRejected("onnxruntime does not load the policy", reason=_first_line(error)) from error
+        shapes = {item.name: tuple(item.shape) for item in (*self._session.get_inputs(), *self._session.get_outputs())}
+        wanted = {
+            "obs": (1, info.contract.obs_dim),
+            "noise": (1, info.noise_dim),
+            "action": (1, info.contract.act_dim),
+        }
+        if shapes != wanted:
+            raise BundleRejected("the policy's shapes are not its contract's", reason=f"{shapes} instead of {wanted}")
+        self._zero_noise = np.zeros(info.noise_dim, dtype=np.float32)
+
+    def action(self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
+        """Action (act_dim,) for an observation (obs_dim,); without ``noise`` (noise_dim,) the deterministic one."""
+        feed = {"obs": obs[None], "noise": (self._zero_noise if noise is None else noise)[None]}
+        output: NDArray[np.float32] = self._session.run(("action",), feed)[0][0]
+        return output
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
