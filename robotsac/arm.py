@@ -45,6 +45,7 @@ class ArmSpec:
         damping: N·m·s/rad, gain of the velocity bound and of a stop.
         hold_stiffness: N·m/rad.
         action_scale: N·m for an action of 1.
+        policy_damping: N·m·s/rad, added under the policy.
         bus_rate_hz: bus rounds per second; control_rate_hz divides it.
         model_digest: sha256 of everything a policy must agree with.
     """
@@ -61,6 +62,7 @@ class ArmSpec:
     damping: Vector
     hold_stiffness: Vector
     action_scale: Vector
+    policy_damping: Vector
     temp_max: Vector
     home: Vector
     park: Vector
@@ -94,6 +96,7 @@ class ArmSpec:
             damping=column("damping_nm_s_rad"),
             hold_stiffness=column("hold_stiffness_nm_rad"),
             action_scale=column("action_scale_nm"),
+            policy_damping=column("policy_damping_nm_s_rad"),
             temp_max=column("temp_max_c"),
             home=_frozen(robot.home_rad),
             park=_frozen(robot.park_rad),

@@ -14,7 +14,14 @@ NS_PER_S = 1_000_000_000
 
 
 class Clock(Protocol):
-    """What a clock can do."""
+    """What a clock can do.
+
+    Attributes:
+        free_running: True when time passes by itself; False when it stands still between calls.
+    """
+
+    @property
+    def free_running(self) -> bool: ...
 
     def now_ns(self) -> int:
         """Present time, ns. Never goes back."""
@@ -35,6 +42,8 @@ class Clock(Protocol):
 class MonotonicClock:
     """Host time, ``CLOCK_MONOTONIC``."""
 
+    free_running = True
+
     def now_ns(self) -> int:
         return time.monotonic_ns()
 
@@ -53,6 +62,8 @@ class ManualClock:
         start_ns: first reading.
         on_advance: called with the new time whenever it moves; what lives in this time (a plant, a twin) follows here.
     """
+
+    free_running = False
 
     def __init__(self, start_ns: int = 0, on_advance: Callable[[int], None] | None = None) -> None:
         self._now_ns = start_ns

@@ -112,7 +112,9 @@ def read_tree(path: Path, depth: int = 0) -> Tree:
     """
     _require_file(path)
     if depth > INCLUDE_DEPTH_MAX:
-        raise ConfigError(f"{path}: includes are nested deeper than {INCLUDE_DEPTH_MAX}", reason="a circle of includes?")
+        raise ConfigError(
+            f"{path}: includes are nested deeper than {INCLUDE_DEPTH_MAX}", reason="a circle of includes?"
+        )
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

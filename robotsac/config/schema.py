@@ -49,8 +49,11 @@ class JointConfig(Table):
     # Gain of the one-sided velocity bound and of damping in a stop.
     damping_nm_s_rad: Positive
     hold_stiffness_nm_rad: Positive
-    # Action 1.0 asks for this torque on top of gravity compensation.
+    # Action 1.0 asks for this torque on top of gravity compensation and policy damping.
     action_scale_nm: Positive
+    # Viscous damping that the guard adds under the policy, at bus rate. Without any, a policy at the control rate faces
+    # a double integrator; with it, an action is close to a speed.
+    policy_damping_nm_s_rad: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     temp_max_c: Positive = 70.0
 
     @model_validator(mode="after")

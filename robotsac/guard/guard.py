@@ -62,9 +62,11 @@ class ControlTick:
 
     Attributes:
         state: joint state at its end.
-        tau_policy: policy torque that was really applied, mean over the bus ticks, gravity taken off (n,), N·m.
+        tau_policy: policy torque that was really applied (n,), N·m: mean over the bus ticks of what the joints were told,
+            with gravity compensation and policy damping taken off.
         flags: every limit that acted, and LATE / STALE.
         admit_ns, exchange_ns: time spent in limits and dynamics, and on the bus.
+        done_ns: ``time.perf_counter_ns`` when the last bus round was complete.
     """
 
     state: JointState
@@ -72,6 +74,7 @@ class ControlTick:
     flags: Flag
     admit_ns: int
     exchange_ns: int
+    done_ns: int
 
 
 @dataclass(slots=True)
@@ -215,13 +218,14 @@ class Guard:
     # ---- motion ----------------------------------------------------------------------------------------------------
 
     def step(self, tau_policy: Vector) -> ControlTick:
-        """ACTIVE: one control period with ``tau_policy`` (n,), N·m, on top of gravity compensation.
+        """ACTIVE: one control period with ``tau_policy`` (n,), N·m, on top of gravity compensation and policy damping.
 
         Raises:
             GuardFault: the arm was stopped; ``fault.latched`` tells whether for good.
         """
         self._require("step", GuardState.ACTIVE)
-        return self._control_tick(lambda _, gravity: gravity + tau_policy)
+        damping = self.spec.policy_damping
+        return self._control_tick(lambda state, gravity: gravity - damping * state.dq + tau_policy)
 
     def idle(self) -> ControlTick:
         """HOLD: one control period of holding the pose. Raises as :meth:`step`."""
@@ -283,7 +287,12 @@ class Guard:
             self._stop_for(joint_fault)
             raise joint_fault from error
         return ControlTick(
-            self.joints, tally.applied / max(1, tally.ticks), Flag(tally.flags), tally.admit_ns, tally.exchange_ns
+            state=self.joints,
+            tau_policy=tally.applied / max(1, tally.ticks),
+            flags=Flag(tally.flags),
+            admit_ns=tally.admit_ns,
+            exchange_ns=tally.exchange_ns,
+            done_ns=time.perf_counter_ns(),
         )
 
     def _bus_tick(self, target: Target, tally: _Tally) -> None:
@@ -313,7 +322,7 @@ class Guard:
             limit.check_finite(self._joints)
         else:
             limit.check_state(self._joints, self._limits)
-        tally.applied += self._joints.tau_cmd - gravity
+        tally.applied += self._joints.tau_cmd - gravity + self.spec.policy_damping * state.dq
         tally.ticks += 1
 
     def _wait(self, tally: _Tally) -> None:

@@ -30,18 +30,24 @@ class ReachParams(BaseModel):
     # Targets are tip positions of random poses this far (share of the joint range) around home, never below the floor.
     spread: float = Field(default=0.4, gt=0, le=1)
     floor_m: float = 0.05
-    # Reward per second of distance, in units of this length, and of not being within about `near_m`.
+    # Reward per second: 1 at the target, falling off over `near_m`, less the distance in units of `far_m`, less effort.
+    reward_per_s: float = Field(default=5.0, gt=0)
     far_m: float = Field(default=0.25, gt=0)
-    near_m: float = Field(default=0.03, gt=0)
+    near_m: float = Field(default=0.05, gt=0)
+    # Success ends the episode; it pays as much as staying there for this long would.
+    success_s: float = Field(default=0.6, ge=0)
+    # Reward for each `far_m` that the tip comes closer: a potential, so that it pays at once and changes no optimum.
+    progress: float = Field(default=5.0, ge=0)
     action_cost: float = Field(default=0.05, ge=0)
     rate_cost: float = Field(default=0.05, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
 class ReachGoal:
-    """A target (3,), m, and for how long the tip has been within tolerance of it, s."""
+    """A target (3,), m, how far the tip is from it, m, and for how long it has been within tolerance, s."""
 
     target: Vector
+    distance_m: float
     held_s: float = 0.0
 
 
@@ -73,8 +79,8 @@ class Reach:
         for _ in range(DRAWS_MAX):
             target = self._body.tip(uniform(rng, self._low, self._high))
             if target[2] >= self._params.floor_m:
-                return ReachGoal(target)
-        return ReachGoal(self._body.tip((self._low + self._high) / 2))
+                break
+        return ReachGoal(target, self._distance(target, state))
 
     def observe(self, goal: ReachGoal, state: JointState) -> Vector:
         tip = self._body.tip(state.q)
@@ -82,10 +88,14 @@ class Reach:
 
     def judge(self, goal: ReachGoal, state: JointState, action: Vector, previous: Vector) -> Judgement:
         p = self._params
-        distance = float(np.linalg.norm(goal.target - self._body.tip(state.q)))
+        distance = self._distance(goal.target, state)
         held_s = goal.held_s + self._dt_s if distance <= p.tolerance_m else 0.0
         end = EpisodeEnd.SUCCESS if held_s >= p.hold_s - 0.5 * self._dt_s else EpisodeEnd.RUNNING
-        cost = distance / p.far_m + 1.0 - math.exp(-((distance / p.near_m) ** 2))
-        cost += effort(action, previous, p.action_cost, p.rate_cost)
-        reward = -cost * self._dt_s * 50.0
-        return Judgement(reward, end, replace(goal, held_s=held_s), {"distance_m": distance})
+        rate = math.exp(-((distance / p.near_m) ** 2)) - distance / p.far_m
+        rate -= effort(action, previous, p.action_cost, p.rate_cost)
+        reward = p.reward_per_s * (rate * self._dt_s + (p.success_s if end is EpisodeEnd.SUCCESS else 0.0))
+        reward += p.progress * (goal.distance_m - distance) / p.far_m
+        return Judgement(reward, end, replace(goal, distance_m=distance, held_s=held_s), {"distance_m": distance})
+
+    def _distance(self, target: Vector, state: JointState) -> float:
+        return float(np.linalg.norm(target - self._body.tip(state.q)))

@@ -1,0 +1,226 @@
+"""The actor process: environment, guard and policy at a fixed rate.
+
+It touches neither disk nor network: records go into a shared-memory ring, policies come from a folder that a thread of
+its own watches, and what it is told to do is an integer in a shared block. However it ends, it ends with torque off.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from robotsac.actor.board import ACTOR_FIELDS, Phase, Stop
+from robotsac.actor.episodes import EpisodeRunner, EpisodeSummary
+from robotsac.actor.outcome import write_outcome
+from robotsac.actor.realtime import collect_garbage, freeze_garbage, make_realtime
+from robotsac.actor.uplink import UPLINK_FIELDS, LinkPhase
+from robotsac.arm import ArmState
+from robotsac.clock import NS_PER_S
+from robotsac.config import Config
+from robotsac.env.arm_env import ArmEnv
+from robotsac.errors import GuardFault, LinkError, RobotsacError, StorageError
+from robotsac.policy.slot import PolicySlot
+from robotsac.policy.store import BundleStore
+from robotsac.records import EpisodeEnd, record_dtype
+from robotsac.shared import RecordRing, SharedBlock
+
+RECENT_EPISODES = 50
+# Deadline misses that an episode may end with before collection gives up: one is a hiccup, many are a broken set-up.
+DEADLINE_FAULTS_MAX = 20
+
+
+@dataclass(frozen=True)
+class ActorArgs:
+    """What the supervisor hands over. ``steps`` 0 means until stopped; ``offline`` does not wait for a learner."""
+
+    config: Config
+    folder: Path
+    seed: int
+    steps: int
+    offline: bool
+    ring_name: str
+    board_name: str
+    uplink_board_name: str
+
+
+def actor_main(args: ActorArgs) -> None:
+    """Entry point of the process. Leaves ``actor-outcome.json`` behind when something went wrong."""
+    board = SharedBlock.attach(args.board_name, ACTOR_FIELDS)
+    # The terminal's Ctrl-C reaches the whole process group; the supervisor decides, this process obeys the board.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: board.__setitem__("stop", Stop.NOW))
+    actor = Actor(args, board)
+    try:
+        actor.run()
+    except RobotsacError as error:
+        write_outcome(args.folder / "actor-outcome.json", error)
+        raise SystemExit(error.exit_code) from None
+
+
+class Actor:
+    """One run of the process; see module docstring."""
+
+    def __init__(self, args: ActorArgs, board: SharedBlock) -> None:
+        self._args = args
+        self._board = board
+        self._uplink = SharedBlock.attach(args.uplink_board_name, UPLINK_FIELDS)
+        self._parent = os.getppid()
+        self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
+        self._deadline_faults = 0
+        self._rate_mark = (0, 0)
+
+    def run(self) -> None:
+        """Connect, wait for the learner, move, stop. Raises what the supervisor must show."""
+        args, board = self._args, self._board
+        env = ArmEnv(args.config, args.folder / "faults")
+        contract = env.contract
+        ring = RecordRing.attach(args.ring_name, record_dtype(contract.obs_dim, contract.act_dim))
+        slot = PolicySlot(BundleStore(args.folder / "policies"), contract, args.config.policy)
+        runner = EpisodeRunner(
+            env, slot, ring.push, seed=args.seed, random_hold_s=args.config.collect.random_hold_s
+        )
+        try:
+            self._enter(Phase.CONNECTING)
+            env.arm.connect()
+            self._wait_for_learner()
+            slot.start()
+            self._make_realtime(env)
+            self._enter(Phase.ENERGIZING)
+            if not self._stopping():
+                env.start()
+                self._collect(env, runner, slot)
+        finally:
+            self._enter(Phase.STOPPING)
+            slot.stop()
+            if board["stop"] != Stop.NOW:
+                env.park_and_close()
+            else:
+                env.close()
+            board["torque_off"] = int(env.arm.torque_is_off())
+            self._enter(Phase.ENDED)
+
+    def _collect(self, env: ArmEnv, runner: EpisodeRunner, slot: PolicySlot) -> None:
+        board, clock = self._board, env.arm.clock
+        self._rate_mark = (0, clock.now_ns())
+
+        def on_step() -> None:
+            board["steps"] += 1
+            policy = slot.current
+            if policy is not None and board["policy_version"] != policy.version:
+                board["policy_version"] = policy.version
+                board["policy_since_ns"] = time.monotonic_ns()
+            board["beat_ns"] = time.monotonic_ns()
+
+        while not self._stopping() and not self._done():
+            self._wait_for_credit(env, runner)
+            if self._stopping():
+                break
+            self._enter(Phase.MOVING)
+            try:
+                summary = runner.run(self._stopping, on_step)
+            except GuardFault as fault:
+                self._weigh(fault)
+                continue
+            self._note(env, runner, slot, summary)
+            if runner.overflowed:
+                raise StorageError(
+                    "collection stopped: the uplink no longer takes records",
+                    reason="the shared-memory ring is full; every record in it is kept and stored by the uplink",
+                )
+            collect_garbage()
+
+    def _note(self, env: ArmEnv, runner: EpisodeRunner, slot: PolicySlot, summary: EpisodeSummary) -> None:
+        board, counters = self._board, env.guard.counters
+        if summary.end in (EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE, EpisodeEnd.TIME_LIMIT):
+            self._recent.append(summary.end is EpisodeEnd.SUCCESS)
+        board["episodes"] = runner.episode
+        board["recent_successes"] = sum(self._recent)
+        board["recent_episodes"] = len(self._recent)
+        board["reward_milli"] = int(summary.total_reward * 1000)
+        board["overruns"] = counters.overruns
+        board["lost_rounds"] = counters.lost_rounds
+        board["faults"] = counters.faults
+        board["policy_rejected"] = slot.counters.rejected
+        if env.last_tick is not None:
+            board["latency_us"] = int(runner.latency_us)
+        now_ns, steps = env.arm.clock.now_ns(), board["steps"]
+        if summary.steps and now_ns > self._rate_mark[1]:
+            board["rate_millihz"] = int((steps - self._rate_mark[0]) * 1000 * NS_PER_S / (now_ns - self._rate_mark[1]))
+        self._rate_mark = (steps, now_ns)
+        self._uplink["policy_accepted"] = board["policy_version"]
+        self._uplink["policy_rejected"] = slot.counters.rejected
+        if summary.fault is not None:
+            self._weigh(summary.fault)
+
+    def _weigh(self, fault: GuardFault) -> None:
+        """A latched fault ends collection; a missed deadline is forgiven a bounded number of times."""
+        self._deadline_faults += 1
+        if fault.latched or self._deadline_faults > DEADLINE_FAULTS_MAX:
+            raise fault
+
+    def _wait_for_learner(self) -> None:
+        """Torque off: wait until the link is up, or refused, or the deadline passes."""
+        self._enter(Phase.WAITING_FOR_LEARNER)
+        wait_s = self._args.config.collect.wait_for_learner_s
+        deadline_ns = time.monotonic_ns() + int(wait_s * NS_PER_S)
+        while not self._args.offline and self._uplink["link_state"] != LinkPhase.UP:
+            self._check_uplink()
+            if self._stopping():
+                return
+            if time.monotonic_ns() > deadline_ns:
+                address = self._args.config.link.address
+                raise LinkError(
+                    f"no learner answered at {address} within {wait_s:g} s",
+                    reason="nothing listens there, or it is another program",
+                    command="robotsac learn   (or collect --offline to record without one)",
+                )
+            time.sleep(0.02)
+
+    def _wait_for_credit(self, env: ArmEnv, runner: EpisodeRunner) -> None:
+        """Hold the arm while the learner is too far behind, and stop when too much waits for an absent one."""
+        guard = env.guard
+        while not self._stopping():
+            self._check_uplink()
+            limit = self._uplink["limit_seq"]
+            if limit < 0 or runner.seq <= limit or self._uplink["link_state"] != LinkPhase.UP:
+                return
+            self._enter(Phase.HOLDING)
+            self._board["beat_ns"] = time.monotonic_ns()
+            if env.arm.state is ArmState.ENERGIZED and env.arm.clock.free_running:
+                guard.hold()
+                guard.idle()
+            else:
+                env.arm.clock.idle()
+
+    def _check_uplink(self) -> None:
+        """Raise what makes going on pointless."""
+        if self._uplink["error"]:
+            raise StorageError("collection stopped by the uplink", reason="see its message")
+        limit = self._args.config.collect.offline_records_max
+        if self._uplink["link_state"] != LinkPhase.UP and self._uplink["unsent"] > limit:
+            raise LinkError(
+                f"collection stopped: {self._uplink['unsent']} records wait for a learner, the limit is {limit}",
+                reason="no learner has answered for a long time; the records are safe in the spool",
+                command="robotsac learn",
+            )
+
+    def _make_realtime(self, env: ArmEnv) -> None:
+        if env.arm.clock.free_running:
+            refused = make_realtime(self._args.config.collect.realtime_priority)
+            if refused:
+                (self._args.folder / "realtime.txt").write_text("not permitted: " + ", ".join(refused) + "\n")
+        else:
+            freeze_garbage()
+
+    def _done(self) -> bool:
+        return 0 < self._args.steps <= self._board["steps"]
+
+    def _stopping(self) -> bool:
+        return self._board["stop"] != Stop.NO or os.getppid() != self._parent
+
+    def _enter(self, phase: Phase) -> None:
+        self._board["phase"] = phase

@@ -1,0 +1,48 @@
+"""The integers that actor and supervisor share (:class:`robotsac.shared.SharedBlock`)."""
+
+from __future__ import annotations
+
+import enum
+
+ACTOR_FIELDS = (
+    "phase",
+    "steps",
+    "episodes",
+    "recent_successes",
+    "recent_episodes",
+    "overruns",
+    "lost_rounds",
+    "faults",
+    "policy_version",
+    "policy_rejected",
+    "policy_since_ns",
+    "rate_millihz",
+    "latency_us",
+    "torque_off",
+    "beat_ns",
+    "reward_milli",
+    "stop",
+)
+"""Written by the actor, except ``stop`` (:class:`Stop`), which the supervisor writes. ``recent_*`` are over the last
+episodes of a window; ``torque_off`` is 1 once every joint was read back with torque off."""
+
+
+class Phase(enum.IntEnum):
+    """What the actor is doing."""
+
+    STARTING = 0
+    CONNECTING = 1
+    WAITING_FOR_LEARNER = 2
+    ENERGIZING = 3
+    MOVING = 4
+    HOLDING = 5  # in place, because the learner asked to wait
+    STOPPING = 6
+    ENDED = 7
+
+
+class Stop(enum.IntEnum):
+    """How the supervisor wants the actor to end."""
+
+    NO = 0
+    PARK = 1  # finish the step, park the arm, torque off
+    NOW = 2  # damp where it is, torque off

@@ -1,0 +1,163 @@
+"""What the operator sees of a running collector."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robotsac.actor.board import Phase
+from robotsac.actor.uplink import LinkPhase
+from robotsac.clock import NS_PER_S
+from robotsac.errors import RobotsacError
+from robotsac.shared import SharedBlock
+
+EVENTS_MAX = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class CollectStatus:
+    """One look at the boards. Ages in s, rate in Hz, latency in µs."""
+
+    robot: str
+    elapsed_s: float
+    phase: Phase
+    steps: int
+    episodes: int
+    success_rate: float | None
+    rate_hz: float
+    overruns: int
+    lost_rounds: int
+    faults: int
+    latency_us: int
+    policy_version: int
+    policy_age_s: float | None
+    policy_rejected: int
+    link: LinkPhase
+    durable: int
+    unsent: int
+    learner_updates: int
+
+    @classmethod
+    def read(cls, robot: str, elapsed_s: float, actor: SharedBlock, uplink: SharedBlock) -> CollectStatus:
+        """From the two boards."""
+        recent = actor["recent_episodes"]
+        since_ns = actor["policy_since_ns"]
+        return cls(
+            robot=robot,
+            elapsed_s=elapsed_s,
+            phase=Phase(actor["phase"]),
+            steps=actor["steps"],
+            episodes=actor["episodes"],
+            success_rate=actor["recent_successes"] / recent if recent else None,
+            rate_hz=actor["rate_millihz"] / 1000,
+            overruns=actor["overruns"],
+            lost_rounds=actor["lost_rounds"],
+            faults=actor["faults"],
+            latency_us=actor["latency_us"],
+            policy_version=actor["policy_version"],
+            policy_age_s=(time.monotonic_ns() - since_ns) / NS_PER_S if since_ns else None,
+            policy_rejected=actor["policy_rejected"],
+            link=LinkPhase(uplink["link_state"]),
+            durable=uplink["durable_seq"],
+            unsent=uplink["unsent"],
+            learner_updates=uplink["learner_updates"],
+        )
+
+    def line(self) -> str:
+        """One line for a terminal."""
+        success = "–" if self.success_rate is None else f"{self.success_rate:4.0%}"
+        policy = (
+            "random actions"
+            if self.policy_version == 0
+            else f"policy v{self.policy_version} ({self.policy_age_s or 0:.1f} s)"
+        )
+        parts = [
+            f"{self.robot} {self.phase.name.lower().replace('_', ' ')}",
+            f"{self.steps:,} steps",
+            f"{self.rate_hz:.1f} Hz",
+            f"overruns {self.overruns}",
+            f"success {success}",
+            policy,
+            f"learner {self.learner_updates:,} updates",
+            f"unsent {self.unsent:,}",
+            f"link {self.link.name.lower()}",
+        ]
+        if self.lost_rounds:
+            parts.insert(4, f"lost rounds {self.lost_rounds}")
+        if self.policy_rejected:
+            parts.append(f"policies refused {self.policy_rejected}")
+        return "  ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "robot": self.robot,
+            "phase": self.phase.name.lower(),
+            "elapsed_s": round(self.elapsed_s, 2),
+            "steps": self.steps,
+            "episodes": self.episodes,
+            "success_rate": self.success_rate,
+            "rate_hz": round(self.rate_hz, 2),
+            "overruns": self.overruns,
+            "lost_rounds": self.lost_rounds,
+            "faults": self.faults,
+            "latency_us": self.latency_us,
+            "policy_version": self.policy_version,
+            "policies_refused": self.policy_rejected,
+            "link": self.link.name.lower(),
+            "durable_seq": self.durable,
+            "unsent": self.unsent,
+            "learner_updates": self.learner_updates,
+        }
+
+
+class LinkWatch:
+    """Reads the words that the uplink leaves in its status file.
+
+    Args:
+        path: ``uplink-status.json``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.events: list[str] = []
+        self._path = path
+        self._mtime_ns = 0
+        self._seen = 0
+        self._last: dict[str, Any] = {}
+
+    def news(self) -> Iterator[str]:
+        """Events since the last call, in words."""
+        self._load()
+        events = self._last.get("events", [])
+        first = int(self._last.get("events_dropped", 0))
+        for event in events[max(0, self._seen - first) :]:
+            if len(self.events) < EVENTS_MAX:
+                self.events.append(str(event))
+            yield str(event)
+        self._seen = first + len(events)
+
+    def error(self) -> RobotsacError | None:
+        """What the uplink failed with, if it did."""
+        self._load()
+        if not self._last.get("message"):
+            return None
+        error = RobotsacError(
+            str(self._last["message"]),
+            reason=str(self._last.get("reason", "")),
+            command=str(self._last.get("command", "")),
+        )
+        error.exit_code = int(self._last.get("exit_code", 1))
+        return error
+
+    def _load(self) -> None:
+        try:
+            mtime_ns = self._path.stat().st_mtime_ns
+            if mtime_ns != self._mtime_ns:
+                self._last = json.loads(self._path.read_text(encoding="utf-8"))
+                self._mtime_ns = mtime_ns
+        except (OSError, ValueError):
+            return

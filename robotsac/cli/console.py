@@ -1,0 +1,70 @@
+"""What the terminal shows: one live line on a terminal, plain lines elsewhere, and errors a tired person understands."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from robotsac.errors import RobotsacError
+
+PLAIN_PERIOD_S = 5.0
+REFRESH_PER_S = 4
+
+
+def print_error(error: RobotsacError) -> None:
+    """One sentence, one reason, one command, on stderr."""
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(Text.assemble(("robotsac: ", "bold red"), error.message))
+    if error.reason:
+        console.print(Text.assemble(("   why: ", "bold"), error.reason))
+    if error.command:
+        console.print(Text.assemble(("   try: ", "bold"), error.command))
+
+
+class StatusLine:
+    """A line that renews itself. Context manager.
+
+    Args:
+        quiet: show nothing (a script reads our JSON).
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live: Live | None = None
+        self._last_s = float("-inf")
+
+    def __enter__(self) -> Self:
+        if not self._quiet and self._console.is_terminal:
+            self._live = Live("", console=self._console, refresh_per_second=REFRESH_PER_S, transient=False)
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, line: str) -> None:
+        """Show ``line`` instead of the last one; on a plain stream at most every 5 s."""
+        if self._live is not None:
+            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
+        elif not self._quiet and time.monotonic() - self._last_s >= PLAIN_PERIOD_S:
+            self._last_s = time.monotonic()
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+
+    def event(self, text: str) -> None:
+        """Something that happened; stays on the screen. Shown even to scripts, on stderr."""
+        if self._live is not None:
+            self._live.console.print(Text("· " + text))
+        else:
+            sys.stderr.write("· " + text + "\n")
+            sys.stderr.flush()

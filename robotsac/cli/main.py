@@ -1,0 +1,168 @@
+"""``robotsac``: the commands. Each one imports its application only when it is called."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import click
+import typer
+
+from robotsac.cli.options import AsJson, Files, Overrides, Robot, Run
+from robotsac.errors import RobotsacError
+
+app = typer.Typer(
+    name="robotsac",
+    help="Soft Actor-Critic on a physical, torque-controlled robot arm. Research software; no safety system.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+policy_app = typer.Typer(help="Policy bundles.", no_args_is_help=True)
+config_app = typer.Typer(help="Configuration.", no_args_is_help=True)
+app.add_typer(policy_app, name="policy")
+app.add_typer(config_app, name="config")
+
+
+def main() -> None:
+    """Console entry point."""
+    try:
+        result = app(standalone_mode=False)
+    except RobotsacError as error:
+        from robotsac.cli.console import print_error
+
+        print_error(error)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from robotsac import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def collect(
+    robot: Robot,
+    run: Run = None,
+    steps: Annotated[int, typer.Option(min=0, help="Control steps to collect; 0 = until Ctrl-C.")] = 0,
+    learner: Annotated[str | None, typer.Option(help="Address of the learner, tcp://HOST:PORT.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not wait for a learner; records wait here.")] = False,
+    config: Files = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run the policy on the robot at its control rate, and stream what happens to the learner."""
+    from robotsac.cli.collect import run_collect
+
+    return run_collect(robot, run, steps, learner, offline, config or [], overrides or [], as_json)
+
+
+@app.command()
+def learn(
+    run: Run = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run.")] = False,
+    config: Files = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Train SAC on what robots stream in, and send them new policies."""
+    from robotsac.cli.learn import run_learn_command
+
+    return run_learn_command(run, resume, config or [], overrides or [], as_json)
+
+
+@app.command()
+def train(
+    robot: Robot = "arm0-twin",
+    run: Run = None,
+    steps: Annotated[int, typer.Option(min=1, help="Control steps to collect at most.")] = 20_000,
+    until_success: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Stop early at this success rate over 50 episodes.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=0, help="Held-out episodes of the final evaluation.")] = 50,
+    config: Files = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Learner and collector together on this machine, as separate processes; then evaluate."""
+    from robotsac.cli.train import run_train
+
+    return run_train(robot, run, steps, until_success, episodes, config or [], overrides or [], as_json)
+
+
+@app.command(name="eval")
+def evaluate(
+    robot: Robot,
+    policy: Annotated[Path, typer.Option(help="Policy bundle (.onnx), or a run folder.")],
+    episodes: Annotated[int, typer.Option(min=1, help="Held-out episodes.")] = 50,
+    seed: Annotated[int, typer.Option(help="First seed of the held-out goals.")] = 1_000_000,
+    config: Files = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run a policy without noise on held-out goals and count."""
+    from robotsac.cli.evaluate import run_evaluate
+
+    return run_evaluate(robot, policy, episodes, seed, config or [], overrides or [], as_json)
+
+
+@app.command()
+def twin(
+    robot: Robot = "arm0",
+    link: Annotated[Path | None, typer.Option(help="Symbolic link to keep pointing at the port.")] = None,
+    seconds: Annotated[float | None, typer.Option(min=0, help="End after this long.")] = None,
+    config: Files = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> int:
+    """Run the robot's virtual servo bus on a pseudo-terminal, in real time, until Ctrl-C."""
+    from robotsac.cli.twin import run_twin_command
+
+    return run_twin_command(robot, link, seconds, config or [], overrides or [], as_json)
+
+
+@policy_app.command("show")
+def policy_show(
+    path: Annotated[Path, typer.Argument(help="Policy bundle (.onnx), or a run folder.")], as_json: AsJson = False
+) -> int:
+    """What a policy bundle says about itself."""
+    from robotsac.cli.inspect import show_policy
+
+    return show_policy(path, as_json)
+
+
+@config_app.command("show")
+def config_show(robot: Robot, config: Files = None, overrides: Overrides = None) -> int:
+    """The resolved configuration, as JSON."""
+    from robotsac.cli.inspect import show_config
+
+    return show_config(robot, config or [], overrides or [])
+
+
+@config_app.command("check")
+def config_check(robot: Robot, config: Files = None, overrides: Overrides = None, as_json: AsJson = False) -> int:
+    """Validate everything that can be validated without touching hardware."""
+    from robotsac.cli.inspect import check_config
+
+    return check_config(robot, config or [], overrides or [], as_json)
+
+
+if __name__ == "__main__":
+    main()

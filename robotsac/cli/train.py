@@ -1,0 +1,209 @@
+"""``robotsac train``: learner and collector on this machine, then an evaluation. Made of the real commands."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, Any
+
+from robotsac.actor.collect import CollectOptions, CollectReport, collect
+from robotsac.actor.evaluate import Evaluation
+from robotsac.cli.console import StatusLine, print_error
+from robotsac.cli.evaluate import evaluate_bundle
+from robotsac.cli.inspect import find_bundle
+from robotsac.cli.options import run_folder
+from robotsac.config import Config, load_config
+from robotsac.config.loading import find_robot
+from robotsac.errors import RobotsacError
+
+LEARNER_STARTS_MAX = 4
+LEARNER_PATIENCE_S = 20.0
+HELD_OUT_SEED = 1_000_000
+
+
+def run_train(
+    robot: str,
+    run: str | None,
+    steps: int,
+    until_success: float | None,
+    episodes: int,
+    files: list[Path],
+    overrides: list[str],
+    as_json: bool,
+) -> int:
+    """See ``robotsac train --help``. Returns the exit code."""
+    folder = run_folder(run, f"{Path(robot).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    address = f"tcp://127.0.0.1:{_free_port()}"
+    config = load_config(robot, files, [*overrides, f"link.address={address!r}"])
+    folder.mkdir(parents=True, exist_ok=True)
+    learner = LearnerProcess(folder / "learner", _learner_arguments(robot, files, overrides, address))
+    with StatusLine(quiet=as_json) as status:
+        status.event(f"run folder {folder}")
+        report = _collect(config, folder, steps, until_success, learner, status)
+    if learner.failed:
+        print_error(learner.error())
+        return learner.error().exit_code
+    if report.error is not None:
+        print_error(report.error)
+        return report.error.exit_code
+    result = None
+    if episodes and not report.interrupted:
+        result = evaluate_bundle(config, find_bundle(folder), episodes, HELD_OUT_SEED, as_json)
+    return _finish(folder, config, report, result, as_json)
+
+
+class LearnerProcess:
+    """``robotsac learn`` as a process of its own, started again from its last checkpoint when it dies.
+
+    Args:
+        folder: its run folder.
+        arguments: of the command, but for ``--resume``.
+    """
+
+    def __init__(self, folder: Path, arguments: list[str]) -> None:
+        self._folder = folder
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log: IO[bytes] | None = None
+        self._starts = 0
+        self.failed = False
+
+    def start(self) -> None:
+        """Start it; its output goes to ``learner.log`` beside its folder."""
+        resume = ["--resume"] if self._starts else []
+        command = [sys.executable, "-m", "robotsac.cli.main", "learn", "--run", str(self._folder.resolve()), *resume]
+        self._log = (self._folder.parent / "learner.log").open("ab")
+        # A process group of its own: the terminal's Ctrl-C must not end learning before the arm has stopped.
+        self._process = subprocess.Popen(
+            [*command, *self._arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+        self._starts += 1
+
+    def watch(self) -> str:
+        """What happened to it, in words, once; ``""`` while it is well. Starts it again, a bounded number of times."""
+        if self._process is None or self.failed or (code := self._process.poll()) is None:
+            return ""
+        if code > 0 or self._starts >= LEARNER_STARTS_MAX:
+            self.failed = True
+            return f"the learner ended with exit code {code}"
+        self._close_log()
+        self.start()
+        return f"the learner was ended by signal {-code}; started it again from its last checkpoint"
+
+    def stop(self) -> None:
+        """Ask it to write its last checkpoint and policy, and to end. Idempotent; bounded."""
+        process = self._process
+        if process is None:
+            return
+        for number, patience_s in ((signal.SIGTERM, LEARNER_PATIENCE_S), (signal.SIGKILL, 5.0)):
+            if process.poll() is None:
+                process.send_signal(number)
+                try:
+                    process.wait(patience_s)
+                except subprocess.TimeoutExpired:
+                    continue
+        self._close_log()
+
+    def error(self) -> RobotsacError:
+        """Why it failed: the end of its log."""
+        log = self._folder.parent / "learner.log"
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+        return RobotsacError("the learner could not go on", reason=" / ".join(lines), command=f"cat {log}")
+
+    def last_status(self) -> dict[str, Any]:
+        """The last JSON object it printed; empty when there is none."""
+        log = self._folder.parent / "learner.log"
+        for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()):
+            if line.startswith("{"):
+                status: dict[str, Any] = json.loads(line)
+                return status
+        return {}
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+
+def _collect(
+    config: Config,
+    folder: Path,
+    steps: int,
+    until_success: float | None,
+    learner: LearnerProcess,
+    status: StatusLine,
+) -> CollectReport:
+    def should_stop() -> bool:
+        if news := learner.watch():
+            status.event(news)
+        return learner.failed
+
+    options = CollectOptions(
+        folder=folder / "robot", steps=steps, until_success=until_success, should_stop=should_stop
+    )
+    learner.start()
+    try:
+        return collect(config, options, lambda s: status.update(s.line()), status.event)
+    finally:
+        learner.stop()
+
+
+def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluation | None, as_json: bool) -> int:
+    from robotsac.learner.curve import plot_learning_curve
+
+    curve = plot_learning_curve(folder / "learner")
+    learner = json.loads((folder / "learner" / "summary.json").read_text(encoding="utf-8"))
+    summary = {
+        "robot": config.robot.name,
+        "run": str(folder),
+        "curve": str(curve),
+        "steps": report.status.steps,
+        "episodes": report.status.episodes,
+        "collect_seconds": round(report.moving_seconds, 2),
+        "env_steps_per_s": round(report.status.steps / report.moving_seconds, 2),
+        "updates": learner["updates"],
+        "updates_per_s": learner["updates_per_s"],
+        "overruns": report.status.overruns,
+        "torque_off": report.torque_off and (result is None or result.torque_off),
+        "unsent": report.unsent,
+    }
+    if result is not None:
+        summary |= {"success_rate": result.success_rate, "successes": result.successes, "eval_episodes": result.episodes}
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    if as_json:
+        print(json.dumps(summary))
+        return 0
+    print(
+        f"{summary['steps']:,} steps at {summary['env_steps_per_s']:.1f}/s, "
+        f"{summary['updates']:,} updates at {summary['updates_per_s']:.1f}/s, "
+        f"torque {'off, read back' if summary['torque_off'] else 'NOT read back as off'}"
+    )
+    print(f"learning curve {curve}")
+    if result is not None:
+        print(result.line())
+    return 0
+
+
+def _learner_arguments(robot: str, files: list[Path], overrides: list[str], address: str) -> list[str]:
+    arguments = ["--json"]
+    for file in (find_robot(robot), *files):
+        arguments += ["--config", str(file)]
+    for override in (*overrides, f"link.address={address!r}"):
+        arguments += ["--set", override]
+    return arguments
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
