@@ -17,7 +17,7 @@ from robotsac.actor.board import ACTOR_FIELDS, Phase, Stop
 from robotsac.actor.episodes import EpisodeRunner, EpisodeSummary
 from robotsac.actor.outcome import write_outcome
 from robotsac.actor.realtime import collect_garbage, freeze_garbage, make_realtime
-from robotsac.actor.uplink import UPLINK_FIELDS, LinkPhase
+from robotsac.actor.uplink_block import LIMIT_NONE, UPLINK_FIELDS, LinkPhase
 from robotsac.arm import ArmState
 from robotsac.clock import NS_PER_S
 from robotsac.config import Config
@@ -80,9 +80,7 @@ class Actor:
         contract = env.contract
         ring = RecordRing.attach(args.ring_name, record_dtype(contract.obs_dim, contract.act_dim))
         slot = PolicySlot(BundleStore(args.folder / "policies"), contract, args.config.policy)
-        runner = EpisodeRunner(
-            env, slot, ring.push, seed=args.seed, random_hold_s=args.config.collect.random_hold_s
-        )
+        runner = EpisodeRunner(env, slot, ring.push, seed=args.seed, random_hold_s=args.config.collect.random_hold_s)
         try:
             self._enter(Phase.CONNECTING)
             env.arm.connect()
@@ -106,6 +104,7 @@ class Actor:
     def _collect(self, env: ArmEnv, runner: EpisodeRunner, slot: PolicySlot) -> None:
         board, clock = self._board, env.arm.clock
         self._rate_mark = (0, clock.now_ns())
+        board["moving_since_ns"] = board["beat_ns"] = time.monotonic_ns()
 
         def on_step() -> None:
             board["steps"] += 1
@@ -186,7 +185,8 @@ class Actor:
         while not self._stopping():
             self._check_uplink()
             limit = self._uplink["limit_seq"]
-            if limit < 0 or runner.seq <= limit or self._uplink["link_state"] != LinkPhase.UP:
+            wanted = limit == LIMIT_NONE or runner.seq <= limit
+            if wanted or self._uplink["link_state"] != LinkPhase.UP:
                 return
             self._enter(Phase.HOLDING)
             self._board["beat_ns"] = time.monotonic_ns()

@@ -19,6 +19,7 @@ ACTOR_FIELDS = (
     "rate_millihz",
     "latency_us",
     "torque_off",
+    "moving_since_ns",
     "beat_ns",
     "reward_milli",
     "stop",

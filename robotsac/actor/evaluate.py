@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from robotsac.actor.episodes import EpisodeRunner
+from robotsac.actor.episodes import EpisodeRunner, EpisodeSummary
 from robotsac.actor.realtime import collect_garbage, freeze_garbage, make_realtime
 from robotsac.config import Config
 from robotsac.env.arm_env import ArmEnv
@@ -56,8 +56,6 @@ class _Fixed:
         return self.policy
 
 
-
-
 def evaluate(
     config: Config,
     policy: Policy,
@@ -72,7 +70,7 @@ def evaluate(
         RobotsacError: from the arm; torque is off then too.
     """
     env = ArmEnv(config, faults_folder)
-    summaries = []
+    summaries: list[EpisodeSummary] = []
     faults = 0
     with _stop_flag() as stopped:
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robotsac.actor.board import Phase
-from robotsac.actor.uplink import LinkPhase
+from robotsac.actor.uplink_block import LinkPhase
 from robotsac.clock import NS_PER_S
 from robotsac.errors import RobotsacError
 from robotsac.shared import SharedBlock

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from robotsac.actor.collect import CollectOptions, CollectReport, collect
 from robotsac.actor.evaluate import Evaluation
@@ -119,15 +120,6 @@ class LearnerProcess:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
         return RobotsacError("the learner could not go on", reason=" / ".join(lines), command=f"cat {log}")
 
-    def last_status(self) -> dict[str, Any]:
-        """The last JSON object it printed; empty when there is none."""
-        log = self._folder.parent / "learner.log"
-        for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()):
-            if line.startswith("{"):
-                status: dict[str, Any] = json.loads(line)
-                return status
-        return {}
-
     def _close_log(self) -> None:
         if self._log is not None:
             self._log.close()
@@ -147,9 +139,7 @@ def _collect(
             status.event(news)
         return learner.failed
 
-    options = CollectOptions(
-        folder=folder / "robot", steps=steps, until_success=until_success, should_stop=should_stop
-    )
+    options = CollectOptions(folder=folder / "robot", steps=steps, until_success=until_success, should_stop=should_stop)
     learner.start()
     try:
         return collect(config, options, lambda s: status.update(s.line()), status.event)
@@ -161,7 +151,7 @@ def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluat
     from robotsac.learner.curve import plot_learning_curve
 
     curve = plot_learning_curve(folder / "learner")
-    learner = json.loads((folder / "learner" / "summary.json").read_text(encoding="utf-8"))
+    updates, updates_per_s = _learner_pace(folder / "learner")
     summary = {
         "robot": config.robot.name,
         "run": str(folder),
@@ -170,14 +160,18 @@ def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluat
         "episodes": report.status.episodes,
         "collect_seconds": round(report.moving_seconds, 2),
         "env_steps_per_s": round(report.status.steps / report.moving_seconds, 2),
-        "updates": learner["updates"],
-        "updates_per_s": learner["updates_per_s"],
+        "updates": updates,
+        "updates_per_s": updates_per_s,
         "overruns": report.status.overruns,
         "torque_off": report.torque_off and (result is None or result.torque_off),
         "unsent": report.unsent,
     }
     if result is not None:
-        summary |= {"success_rate": result.success_rate, "successes": result.successes, "eval_episodes": result.episodes}
+        summary |= {
+            "success_rate": result.success_rate,
+            "successes": result.successes,
+            "eval_episodes": result.episodes,
+        }
     (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     if as_json:
         print(json.dumps(summary))
@@ -191,6 +185,15 @@ def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluat
     if result is not None:
         print(result.line())
     return 0
+
+
+def _learner_pace(folder: Path) -> tuple[int, float]:
+    """Updates done, and the median of the rates that the trainer logged while it trained, 1/s."""
+    from robotsac.learner.metrics import FILE_NAME, read_lines
+
+    lines = [line for line in read_lines(folder / FILE_NAME) if line["kind"] == "train"]
+    rates = [line["updates_per_s"] for line in lines if line.get("updates_per_s")]
+    return max((line["updates"] for line in lines), default=0), statistics.median(rates) if rates else 0.0
 
 
 def _learner_arguments(robot: str, files: list[Path], overrides: list[str], address: str) -> list[str]:

@@ -1,8 +1,8 @@
 """TOML files and ``--set`` overrides to one frozen tree.
 
 Order, later wins: schema defaults < robot file (its ``include`` first) < ``--config`` files < ``--set``. Tables merge key
-by key, arrays replace; a ``[robot.driver]`` that names another driver replaces the whole table, because the parameters of
-one driver mean nothing to another. Every mistake is reported at once, each with its path and, for an unknown key, the
+by key, arrays replace; a ``[robot.driver]`` or ``[task]`` that names another plug-in drops the parameters of the old one,
+because they mean nothing to it. Every mistake is reported at once, each with its path and, for an unknown key, the
 nearest valid one.
 """
 
@@ -18,12 +18,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 import robotsac
-from robotsac.config.schema import Config, LearnerSettings, RobotConfig
+from robotsac.config.schema import Config, DriverConfig, LearnerSettings, RobotConfig, TaskConfig
 from robotsac.errors import ConfigError
 
 Tree = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 INCLUDE_DEPTH_MAX = 8
+PLUGIN_TABLES: dict[tuple[str, ...], type[BaseModel]] = {("robot", "driver"): DriverConfig, ("task",): TaskConfig}
 
 
 def load_config(robot: str, files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> Config:
@@ -131,9 +132,10 @@ def read_tree(path: Path, depth: int = 0) -> Tree:
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> Tree:
     """``over`` laid on ``base``; neither is changed."""
-    if path == ("robot", "driver") and over.get("name", base.get("name")) != base.get("name"):
-        return dict(over)
     merged = dict(base)
+    if path in PLUGIN_TABLES and over.get("name", base.get("name")) != base.get("name"):
+        # Another plug-in: what was said to the old one means nothing to it.
+        merged = {key: value for key, value in base.items() if key in PLUGIN_TABLES[path].model_fields}
     for key, value in over.items():
         below = merged.get(key)
         both_tables = isinstance(value, dict) and isinstance(below, dict)

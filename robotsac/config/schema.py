@@ -203,28 +203,28 @@ class LinkConfig(Table):
 class LearnConfig(Table):
     """``[learn]``: SAC and the learner's processes."""
 
-    hidden: tuple[int, ...] = (256, 256)
+    hidden: tuple[int, ...] = (128, 128)
     activation: Literal["relu", "silu", "tanh"] = "relu"
     critic_layer_norm: bool = True
     critics: Annotated[int, Field(ge=1, le=32)] = 2
     log_std_min: Finite = -5.0
     log_std_max: Finite = 2.0
     # Discount as a horizon in seconds: gamma = 1 - 1 / (horizon_s * control_rate_hz).
-    horizon_s: Positive = 1.0
-    polyak: Annotated[float, Field(gt=0, le=1)] = 0.005
-    actor_lr: Positive = 3e-4
-    critic_lr: Positive = 3e-4
-    temperature_lr: Positive = 3e-4
-    temperature_init: Positive = 0.1
+    horizon_s: Positive = 0.4
+    polyak: Annotated[float, Field(gt=0, le=1)] = 0.02
+    actor_lr: Positive = 1e-3
+    critic_lr: Positive = 1e-3
+    temperature_lr: Positive = 1e-3
+    temperature_init: Positive = 0.02
     # Target entropy as the standard deviation of a Gaussian action, in normalised units, per dimension.
     target_sigma: Positive = 0.15
     batch_size: Annotated[int, Field(ge=1)] = 256
     replay_capacity: Annotated[int, Field(ge=1)] = 1_000_000
     # Critic updates per new transition, and the slack (in transitions) before either side waits for the other.
-    updates_per_step: Positive = 1.0
-    slack_steps: Annotated[int, Field(ge=1)] = 1000
+    updates_per_step: Positive = 2.0
+    slack_steps: Annotated[int, Field(ge=1)] = 200
     actor_delay: Annotated[int, Field(ge=1)] = 1
-    start_steps: Annotated[int, Field(ge=1)] = 500
+    start_steps: Annotated[int, Field(ge=1)] = 300
     device: str = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
     nice: Annotated[int, Field(ge=0, le=19)] = 10

@@ -1,5 +1,6 @@
 """The guard owns the arm at bus rate; only it makes torque."""
 
-from robotsac.guard.guard import ControlTick, Guard, GuardCounters, GuardState
+from robotsac.guard.bus_loop import GuardCounters
+from robotsac.guard.guard import ControlTick, Guard, GuardState
 
 __all__ = ["ControlTick", "Guard", "GuardCounters", "GuardState"]

@@ -15,22 +15,21 @@ from __future__ import annotations
 import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 
-from robotsac.arm import Arm, ArmState, JointState, LimitedTorque, PlaceableArm, Vector
-from robotsac.clock import NS_PER_S, Pacer
+from robotsac.arm import Arm, ArmState, JointState, PlaceableArm, Vector
+from robotsac.clock import NS_PER_S
 from robotsac.config.schema import GuardConfig
-from robotsac.errors import ArmStateError, BusError, FaultCode, GuardFault, JointFault, RobotsacError
-from robotsac.guard import limits as limit
+from robotsac.errors import ArmStateError, FaultCode, GuardFault, JointFault, RobotsacError
+from robotsac.guard.bus_loop import BusLoop, GuardCounters, Tally, Target
 from robotsac.guard.motion import plan, tracking
 from robotsac.guard.recorder import FlightRecorder
 from robotsac.records import Flag
 
-Target = Callable[[JointState, Vector], Vector]
 # Rest is called after this many bus ticks in a row below rest_dq_rad_s.
 REST_TICKS = 10
 
@@ -43,17 +42,6 @@ class GuardState(enum.Enum):
     ACTIVE = "active"
     STOPPING = "stopping"
     FAULT = "fault"
-
-
-@dataclass(slots=True)
-class GuardCounters:
-    """Events since the guard was made."""
-
-    ticks: int = 0
-    overruns: int = 0  # bus ticks skipped because the grid point had passed
-    lost_rounds: int = 0
-    stops: int = 0
-    faults: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,25 +65,6 @@ class ControlTick:
     done_ns: int
 
 
-@dataclass(slots=True)
-class _Tally:
-    """What a control period adds up."""
-
-    applied: Vector
-    ticks: int = 0
-    flags: int = 0
-    admit_ns: int = 0
-    exchange_ns: int = 0
-
-
-@dataclass(slots=True)
-class _Watch:
-    """Consecutive failures."""
-
-    lost: int = 0
-    stale: Vector = field(default_factory=lambda: np.zeros(0))
-
-
 class Guard:
     """See module docstring. A context manager: leaving it, by whatever way, ends in torque off.
 
@@ -117,16 +86,11 @@ class Guard:
         self.counters = GuardCounters()
         self.bus_ticks = self.spec.bus_rate_hz // self.spec.control_rate_hz
         self._config = config
-        self._period_ns = NS_PER_S // self.spec.bus_rate_hz
-        self._limits = limit.Limits(self.spec, self._period_ns / NS_PER_S, config.velocity_fault_factor)
         self._zero = np.zeros(self.spec.n)
-        self._gravity = gravity if config.gravity_compensation else lambda q: self._zero
-        self._recorder = FlightRecorder(self.spec, int(config.flight_recorder_s * self.spec.bus_rate_hz), faults_folder)
-        self._pacer = Pacer(self.clock, self._period_ns)
-        self._joints: JointState | None = None
-        self._previous = self._zero
+        ticks = int(config.flight_recorder_s * self.spec.bus_rate_hz)
+        self._recorder = FlightRecorder(self.spec, ticks, faults_folder)
+        self._bus = BusLoop(arm, gravity, config, self._recorder, self.counters)
         self._hold_q = self._zero
-        self._watch = _Watch(stale=np.zeros(self.spec.n, dtype=np.int64))
 
     # ---- lifecycle -------------------------------------------------------------------------------------------------
 
@@ -148,18 +112,13 @@ class Guard:
             if self.arm.state is ArmState.DISCONNECTED:
                 self.arm.connect()
             self.arm.energize()
-            self._previous = self._zero
-            self._watch = _Watch(stale=np.zeros(self.spec.n, dtype=np.int64))
-            self._pacer.restart()
-            # The first round carries zero torque and brings the first state; gravity compensation ramps in from it.
-            self._joints = self.arm.exchange(LimitedTorque(self._zero))
-            limit.check_state(self._joints, self._limits)
+            joints = self._bus.begin()
         except BaseException:
             self.arm.stop()
             raise
-        self._hold_q = self._joints.q
+        self._hold_q = joints.q
         self.state = GuardState.HOLD
-        return self._joints
+        return joints
 
     def activate(self) -> None:
         """HOLD → ACTIVE: from now on :meth:`step` applies policy torque."""
@@ -211,9 +170,7 @@ class Guard:
         Raises:
             ArmStateError: before :meth:`start`.
         """
-        if self._joints is None:
-            raise ArmStateError("the guard has no joint state yet", reason="start() brings the first one")
-        return self._joints
+        return self._bus.joints
 
     # ---- motion ----------------------------------------------------------------------------------------------------
 
@@ -265,19 +222,19 @@ class Guard:
         self._require("settle", GuardState.HOLD)
         if not isinstance(self.arm, PlaceableArm):
             return self.move_to(q)
-        self._joints = self.arm.place(np.asarray(q, dtype=np.float64))
-        self._previous = self._gravity(self._joints.q)
-        self._hold_q = self._joints.q
-        self._pacer.restart()
-        return self._joints
+        state = self.arm.place(np.asarray(q, dtype=np.float64))
+        self._bus.placed(state)
+        self._hold_q = state.q
+        return state
 
-    # ---- one tick --------------------------------------------------------------------------------------------------
+    # ---- targets and stopping --------------------------------------------------------------------------------------
 
     def _control_tick(self, target: Target) -> ControlTick:
-        tally = _Tally(applied=np.zeros(self.spec.n))
+        tally = Tally.empty(self.spec.n)
+        active = self.state is GuardState.ACTIVE
         try:
             for _ in range(self.bus_ticks):
-                self._bus_tick(target, tally)
+                self._bus.tick(target, tally, strict_deadline=active, stopping=False)
         except GuardFault as fault:
             self._stop_for(fault)
             raise
@@ -294,84 +251,6 @@ class Guard:
             exchange_ns=tally.exchange_ns,
             done_ns=time.perf_counter_ns(),
         )
-
-    def _bus_tick(self, target: Target, tally: _Tally) -> None:
-        self._wait(tally)
-        begin_ns = time.perf_counter_ns()
-        state = self.joints
-        gravity = self._gravity(state.q)
-        asked = target(state, gravity)
-        admission = limit.admit(asked, self._previous, state, gravity, self._limits)
-        admitted_ns = time.perf_counter_ns()
-        tally.admit_ns += admitted_ns - begin_ns
-        tally.flags |= admission.flags
-        self.counters.ticks += 1
-        try:
-            self._joints = self.arm.exchange(admission.torque)
-        except BusError as error:
-            self._count_lost(error, tally)
-            return
-        finally:
-            tally.exchange_ns += time.perf_counter_ns() - admitted_ns
-        self._previous = admission.torque
-        self._watch.lost = 0
-        self._recorder.note(asked, self._joints, admission.flags)
-        self._count_stale(self._joints, tally)
-        if self.state is GuardState.STOPPING:
-            # Already stopping for a reason; being beyond a limit must not cut the damping short.
-            limit.check_finite(self._joints)
-        else:
-            limit.check_state(self._joints, self._limits)
-        tally.applied += self._joints.tau_cmd - gravity + self.spec.policy_damping * state.dq
-        tally.ticks += 1
-
-    def _wait(self, tally: _Tally) -> None:
-        missed = self._pacer.wait()
-        if missed:
-            self.counters.overruns += missed
-            tally.flags |= int(Flag.LATE)
-            gap_ms = (missed + 1) * self._period_ns / 1e6
-            if gap_ms > self._config.gap_max_ms and self.state is GuardState.ACTIVE:
-                raise GuardFault(
-                    FaultCode.DEADLINE,
-                    value=gap_ms,
-                    limit=self._config.gap_max_ms,
-                    unit="ms",
-                    detail="no bus tick for that long; is the computer overloaded?",
-                )
-
-    def _count_lost(self, error: BusError, tally: _Tally) -> None:
-        self.counters.lost_rounds += 1
-        self._watch.lost += 1
-        tally.flags |= int(Flag.STALE)
-        if self._watch.lost >= self._config.lost_rounds_max:
-            raise GuardFault(
-                FaultCode.BUS,
-                value=self._watch.lost,
-                limit=self._config.lost_rounds_max,
-                unit="lost rounds in a row",
-                detail=str(error),
-            ) from error
-
-    def _count_stale(self, state: JointState, tally: _Tally) -> None:
-        if state.fresh.all():
-            self._watch.stale[:] = 0
-            return
-        tally.flags |= int(Flag.STALE)
-        self._watch.stale[state.fresh] = 0
-        self._watch.stale[~state.fresh] += 1
-        if self._watch.stale.max() >= self._config.lost_rounds_max:
-            joint = int(np.argmax(self._watch.stale))
-            raise GuardFault(
-                FaultCode.BUS,
-                joint=joint,
-                name=self.spec.joint_names[joint],
-                value=float(self._watch.stale[joint]),
-                limit=self._config.lost_rounds_max,
-                unit="silent rounds in a row",
-            )
-
-    # ---- targets and stopping --------------------------------------------------------------------------------------
 
     def _holding(self, state: JointState, gravity: Vector) -> Vector:
         return gravity + tracking((self._hold_q, self._zero), state.q, state.dq, self.spec)
@@ -397,14 +276,14 @@ class Guard:
 
     def _damp_to_rest(self) -> bool:
         """Damping and gravity compensation until the arm rests. Bounded in time; True when it came to rest."""
-        tally = _Tally(applied=np.zeros(self.spec.n))
+        tally = Tally.empty(self.spec.n)
         end_ns = self.clock.now_ns() + int(self._config.stop_timeout_s * NS_PER_S)
         at_rest = 0
         while at_rest < REST_TICKS:
             if self.clock.now_ns() >= end_ns:
                 return False
             try:
-                self._bus_tick(self._damping, tally)
+                self._bus.tick(self._damping, tally, strict_deadline=False, stopping=True)
             except RobotsacError:
                 return False
             slow = np.abs(self.joints.dq).max() < self._config.rest_dq_rad_s

@@ -38,5 +38,3 @@ class TestHold(_BuiltIn):
 
 class TestTrack(_BuiltIn):
     name = "track"
-
-

@@ -18,6 +18,8 @@ from robotsac.env.task import Judgement, effort, uniform
 from robotsac.records import EpisodeEnd
 
 DRAWS_MAX = 1000
+# The enlarged view of the target's direction spans this many times `precise_m`.
+NEAR_SPAN = 6.0
 
 
 class ReachParams(BaseModel):
@@ -28,16 +30,16 @@ class ReachParams(BaseModel):
     tolerance_m: float = Field(default=0.02, gt=0)
     hold_s: float = Field(default=0.5, ge=0)
     # Targets are tip positions of random poses this far (share of the joint range) around home, never below the floor.
-    spread: float = Field(default=0.4, gt=0, le=1)
+    spread: float = Field(default=0.3, gt=0, le=1)
     floor_m: float = 0.05
-    # Reward per second: 1 at the target, falling off over `near_m`, less the distance in units of `far_m`, less effort.
     reward_per_s: float = Field(default=5.0, gt=0)
-    far_m: float = Field(default=0.25, gt=0)
-    near_m: float = Field(default=0.05, gt=0)
+    # Closeness is about 0 at this distance, and its logarithm bends at the other.
+    far_m: float = Field(default=0.2, gt=0)
+    precise_m: float = Field(default=0.01, gt=0)
+    # Reward for each unit of closeness gained: a potential, so that it pays at once and changes no optimum.
+    progress: float = Field(default=5.0, ge=0)
     # Success ends the episode; it pays as much as staying there for this long would.
     success_s: float = Field(default=0.6, ge=0)
-    # Reward for each `far_m` that the tip comes closer: a potential, so that it pays at once and changes no optimum.
-    progress: float = Field(default=5.0, ge=0)
     action_cost: float = Field(default=0.05, ge=0)
     rate_cost: float = Field(default=0.05, ge=0)
 
@@ -54,8 +56,9 @@ class ReachGoal:
 class Reach:
     """Success: the tip within ``tolerance_m`` of the target for ``hold_s`` without a break.
 
-    The reward is never positive, and success ends the episode, so that finishing early is always worth it:
-    r = −d/far − (1 − exp(−(d/near)²)) − effort, with d the distance, times the control period over 20 ms.
+    Closeness c(d) = 1 − ln(1 + (d/precise)²) / ln(1 + (far/precise)²) − d/far pulls at every scale: linearly from afar,
+    logarithmically near the target (after Levine et al. 2016, section 5.2). The reward is its integral over time, less
+    effort, plus ``progress`` times its gain, plus a bonus for success worth ``success_s`` of being there.
     """
 
     name = "reach"
@@ -69,11 +72,21 @@ class Reach:
         self._body = body
         self._dt_s = dt_s
         far = (self._params.far_m,) * 3
+        self._near_m = NEAR_SPAN * self._params.precise_m
+        near = (self._near_m / 2,) * 3
         self.channels = (
             Channel("tip", 3, "m", (0.5, 0.5, 0.5)),
             Channel("to_target", 3, "m", far),
+            # The last centimetres again, enlarged; cut off beyond, where the coarse channel tells enough.
+            Channel("to_target_near", 3, "m", near),
             Channel("held", 1, "s", (max(self._params.hold_s, dt_s),)),
         )
+
+    def closeness(self, distance_m: float) -> float:
+        """1 at the target, 0 at about ``far_m``/4, negative beyond."""
+        p = self._params
+        log_ratio = math.log1p((distance_m / p.precise_m) ** 2) / math.log1p((p.far_m / p.precise_m) ** 2)
+        return 1.0 - log_ratio - distance_m / p.far_m
 
     def begin(self, rng: np.random.Generator, state: JointState) -> ReachGoal:
         for _ in range(DRAWS_MAX):
@@ -84,17 +97,21 @@ class Reach:
 
     def observe(self, goal: ReachGoal, state: JointState) -> Vector:
         tip = self._body.tip(state.q)
-        return np.concatenate((tip, goal.target - tip, (goal.held_s,)))
+        offset = goal.target - tip
+        near = np.minimum(np.maximum(offset, -self._near_m), self._near_m)
+        return np.concatenate((tip, offset, near, (goal.held_s,)))
 
     def judge(self, goal: ReachGoal, state: JointState, action: Vector, previous: Vector) -> Judgement:
         p = self._params
         distance = self._distance(goal.target, state)
         held_s = goal.held_s + self._dt_s if distance <= p.tolerance_m else 0.0
         end = EpisodeEnd.SUCCESS if held_s >= p.hold_s - 0.5 * self._dt_s else EpisodeEnd.RUNNING
-        rate = math.exp(-((distance / p.near_m) ** 2)) - distance / p.far_m
-        rate -= effort(action, previous, p.action_cost, p.rate_cost)
-        reward = p.reward_per_s * (rate * self._dt_s + (p.success_s if end is EpisodeEnd.SUCCESS else 0.0))
-        reward += p.progress * (goal.distance_m - distance) / p.far_m
+        closeness = self.closeness(distance)
+        gain = closeness - self.closeness(goal.distance_m)
+        rate = closeness - effort(action, previous, p.action_cost, p.rate_cost)
+        reward = p.reward_per_s * rate * self._dt_s + p.progress * gain
+        if end is EpisodeEnd.SUCCESS:
+            reward += p.reward_per_s * p.success_s
         return Judgement(reward, end, replace(goal, distance_m=distance, held_s=held_s), {"distance_m": distance})
 
     def _distance(self, target: Vector, state: JointState) -> float:

@@ -1,0 +1,42 @@
+# Everything here sets itself up: `make demo` and `make test` work from a bare checkout.
+#
+#   make demo      train the virtual arm to reach, through the real processes, wire and serial protocol; about 8 minutes
+#   make test      unit, contract, fault and end-to-end tests
+#   make test-all  the same and the slow ones
+#   make lint      ruff, mypy, import contracts
+#   make setup     the virtual environment alone
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo setup lint test test-all clean
+
+demo: $(STAMP)
+	$(BIN)/robotsac train --robot arm0-twin --steps 20000 --until-success 0.96
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(STAMP)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

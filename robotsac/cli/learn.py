@@ -1,0 +1,73 @@
+"""``robotsac learn``."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from robotsac.cli.console import StatusLine
+from robotsac.cli.options import run_folder
+from robotsac.config import load_learner_settings
+from robotsac.errors import DriverUnavailable
+
+JSON_PERIOD_S = 2.0
+
+
+def run_learn_command(run: str | None, resume: bool, files: list[Path], overrides: list[str], as_json: bool) -> int:
+    """See ``robotsac learn --help``. Returns the exit code.
+
+    Raises:
+        DriverUnavailable: the learn extra is not installed.
+        RobotsacError: what went wrong.
+    """
+    try:
+        from robotsac.learner.app import run_learn
+    except ImportError as error:
+        raise DriverUnavailable(
+            "the learner cannot be loaded", reason=str(error), command="pip install 'robotsac[learn]'"
+        ) from error
+    settings = load_learner_settings(files, overrides)
+    folder = run_folder(run, "learn")
+    with StatusLine(quiet=as_json) as status:
+        if not as_json:
+            status.event(f"run folder {folder}, listening on {settings.link.address}")
+            status.event("robots join with: robotsac collect --robot NAME")
+        printer = _JsonPrinter() if as_json else None
+
+        def show(body: dict[str, Any]) -> None:
+            if printer is not None:
+                printer.show(body)
+            else:
+                status.update(_line(body))
+
+        return run_learn(settings, folder, resume=resume, as_json=as_json, on_status=show)
+
+
+class _JsonPrinter:
+    """One JSON object a line, at most every two seconds; errors and the last one always."""
+
+    def __init__(self) -> None:
+        self._last_s = float("-inf")
+
+    def show(self, body: dict[str, Any]) -> None:
+        now_s = time.monotonic()
+        if "error" in body or now_s - self._last_s >= JSON_PERIOD_S or body.get("state") == "stopping":
+            self._last_s = now_s
+            print(json.dumps(body), flush=True)
+
+
+def _line(body: dict[str, Any]) -> str:
+    if "error" in body:
+        return str(body["error"]["message"])
+    robots = body["robots"]
+    names = (
+        ", ".join(f"{robot.get('robot', '?')} {robot.get('state', '')}".strip() for robot in robots) or "no robot yet"
+    )
+    success = f"{body['success_rate']:.0%}" if body["episodes"] else "–"
+    return (
+        f"{body['run']} {body['state']}  {body['updates']:,} updates {body['updates_per_s']:.0f}/s  "
+        f"{body['env_steps']:,} steps {body['env_steps_per_s']:.0f}/s  success {success}  "
+        f"return {body['return']:.2f}  policy v{body['policy_version']}  {names}"
+    )

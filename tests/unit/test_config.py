@@ -1,0 +1,135 @@
+"""Configuration: mistakes are found, all of them, with the place and the nearest right word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from robotsac.config import load_config, load_learner_settings
+from robotsac.config.loading import find_robot, merge
+from robotsac.errors import ConfigError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("robot", ["arm0", "arm0-twin", "arm0-sim"])
+def test_the_configs_that_come_with_robotsac_are_valid(robot):
+    assert load_config(robot).robot.name == robot
+
+
+def test_twin_and_sim_change_only_name_and_driver():
+    arm, twin, sim = (load_config(name).model_dump() for name in ("arm0", "arm0-twin", "arm0-sim"))
+    for tree in (arm, twin, sim):
+        del tree["robot"]["name"], tree["robot"]["driver"]
+    assert arm == twin == sim
+
+
+def test_arm_twin_and_sim_agree_on_what_a_policy_depends_on():
+    assert len({load_config(name).robot.model_digest() for name in ("arm0", "arm0-twin", "arm0-sim")}) == 1
+
+
+def test_another_driver_discards_the_parameters_of_the_old_one():
+    assert load_config("arm0-sim").robot.driver.params() == {}
+
+
+def test_an_unknown_key_names_the_nearest():
+    with pytest.raises(ConfigError) as caught:
+        load_config("arm0", overrides=["learn.batchsize=3"])
+    assert "learn.batchsize" in str(caught.value)
+    assert "'batch_size'" in str(caught.value)
+
+
+def test_an_unknown_key_in_a_list_of_tables_names_the_nearest(tmp_path):
+    text = (CONFIGS / "arm0.toml").read_text().replace("q_max_rad = 1.1", "q_maxrad = 1.1")
+    (tmp_path / "arm.toml").write_text(text)
+    for name in ("reach.toml", "arm0.xml"):
+        (tmp_path / name).write_text((CONFIGS / name).read_text())
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(tmp_path / "arm.toml"))
+    assert "robot.joints.2.q_maxrad" in str(caught.value)
+    assert "'q_max_rad'" in str(caught.value)
+
+
+def test_all_mistakes_are_reported_at_once():
+    with pytest.raises(ConfigError) as caught:
+        load_config("arm0", overrides=["learn.actor_lr=-1", "link.window_batches=0", "spool.nonsense=1"])
+    for path in ("learn.actor_lr", "link.window_batches", "spool.nonsense"):
+        assert path in str(caught.value)
+
+
+def test_an_unknown_robot_names_the_nearest_command():
+    with pytest.raises(ConfigError) as caught:
+        find_robot("arm0-tiwn")
+    assert "arm0-twin" in caught.value.command
+    assert "arm0-sim" in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("robot.control_rate_hz=60", "integer multiple"),
+        ("robot.home_rad=[0,0,0]", "3 values for 6 joints"),
+        ("robot.home_rad=[9,0,0,0,0,0]", "outside"),
+        ("learn.log_std_min=3", "log_std_min"),
+        ("robot.model='nowhere.xml'", "nowhere.xml"),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused_in_words(override, words):
+    with pytest.raises(ConfigError) as caught:
+        load_config("arm0", overrides=[override])
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["", "=3", "learn.threads"])
+def test_a_malformed_override_is_refused(override):
+    with pytest.raises(ConfigError, match=r"key\.path=value"):
+        load_config("arm0", overrides=[override])
+
+
+def test_overrides_are_parsed_as_toml_and_else_taken_as_text():
+    config = load_config("arm0", overrides=["learn.hidden=[64, 64]", "learn.device=cpu", "learn.threads=2"])
+    assert config.learn.hidden == (64, 64)
+    assert config.learn.device == "cpu"
+    assert config.learn.threads == 2
+
+
+def test_a_later_file_wins_and_includes_come_first(tmp_path):
+    (tmp_path / "base.toml").write_text("[learn]\nthreads = 3\nbatch_size = 8\n")
+    (tmp_path / "top.toml").write_text('include = "base.toml"\n[learn]\nthreads = 4\n')
+    settings = load_learner_settings([tmp_path / "top.toml"])
+    assert (settings.learn.threads, settings.learn.batch_size) == (4, 8)
+
+
+def test_a_circle_of_includes_ends(tmp_path):
+    (tmp_path / "a.toml").write_text('include = "a.toml"\n')
+    with pytest.raises(ConfigError, match="nested deeper"):
+        load_learner_settings([tmp_path / "a.toml"])
+
+
+@pytest.mark.parametrize("content", [b"x = ", b"\xff\xfe", b"[[["])
+def test_a_file_that_is_not_toml_is_named(tmp_path, content):
+    (tmp_path / "bad.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"bad\.toml"):
+        load_learner_settings([tmp_path / "bad.toml"])
+
+
+def test_the_learner_reads_a_robots_file_and_leaves_its_other_tables_alone():
+    assert load_learner_settings([CONFIGS / "arm0.toml"]).learn == load_config("arm0").learn
+
+
+def test_merge_changes_neither_side():
+    base, over = {"a": {"b": 1}}, {"a": {"c": 2}}
+    assert merge(base, over) == {"a": {"b": 1, "c": 2}}
+    assert (base, over) == ({"a": {"b": 1}}, {"a": {"c": 2}})
+
+
+def test_the_digest_changes_with_any_value():
+    assert load_config("arm0").digest() != load_config("arm0", overrides=["learn.threads=2"]).digest()
+
+
+def test_another_task_keeps_what_all_tasks_share_and_drops_the_rest():
+    task = load_config("arm0", overrides=["task.episode_s=3", "task.name='hold'"]).task
+    assert task.name == "hold"
+    assert task.episode_s == 3
+    assert task.params() == {}

@@ -1,0 +1,195 @@
+"""The one environment, on the simulated arm."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+
+import robotsac.env
+from robotsac.actor.contract import robot_contract
+from robotsac.config import load_config
+from robotsac.env.arm_env import ArmEnv
+from robotsac.env.codec import OBS_BOUND
+from robotsac.errors import ArmStateError, ConfigError, FaultCode
+from robotsac.guard import GuardState
+from robotsac.records import EpisodeEnd
+
+
+@pytest.fixture
+def env() -> Iterator[ArmEnv]:
+    env = ArmEnv(load_config("arm0-sim"))
+    yield env
+    env.close()
+
+
+def test_it_is_registered_and_passes_gymnasiums_checker():
+    env = gymnasium.make(robotsac.env.ENV_ID, robot="arm0-sim", task="reach")
+    check_env(env.unwrapped, skip_render_check=True)
+    env.close()
+
+
+@pytest.mark.parametrize("task", ["reach", "hold", "track"])
+def test_every_task_runs_an_episode_to_its_end(task):
+    env = gymnasium.make(robotsac.env.ENV_ID, robot="arm0-sim", task=task)
+    obs, _ = env.reset(seed=0)
+    steps, done = 0, False
+    while not done:
+        assert obs in env.observation_space
+        obs, reward, terminated, truncated, _info = env.step(env.action_space.sample())
+        assert np.isfinite(reward)
+        steps, done = steps + 1, terminated or truncated
+    assert steps <= env.unwrapped.episode_steps
+    env.close()
+
+
+def test_an_unknown_task_names_the_known_ones():
+    with pytest.raises(ConfigError, match="reach"):
+        ArmEnv(load_config("arm0-sim", overrides=["task.name='raech'"]))
+
+
+def test_a_parameter_of_another_task_is_refused():
+    with pytest.raises(ConfigError, match="tolerance_mm"):
+        ArmEnv(load_config("arm0-sim", overrides=["task.tolerance_mm=3"]))
+
+
+def test_the_same_seed_gives_the_same_trajectory(env):
+    def trajectory() -> np.ndarray:
+        rng = np.random.default_rng(3)
+        obs, _ = env.reset(seed=5)
+        seen = [obs]
+        for _ in range(30):
+            obs, *_ = env.step(rng.uniform(-1, 1, 6))
+            seen.append(obs)
+        return np.array(seen)
+
+    np.testing.assert_array_equal(trajectory(), trajectory())
+
+
+def test_a_goal_seed_draws_the_goal_and_leaves_the_arm_alone(env):
+    env.reset(seed=0)
+    for _ in range(20):
+        env.step(np.ones(6))
+    before = env.guard.joints.q.copy()
+    env._running = False
+    one, _ = env.reset(options={"goal_seed": 11})
+    np.testing.assert_allclose(env.guard.joints.q, before)
+    two, _ = env.reset(options={"goal_seed": 11})
+    np.testing.assert_array_equal(one, two)
+
+
+def test_the_time_limit_truncates_and_the_task_is_asked_first():
+    env = ArmEnv(load_config("arm0-sim", overrides=["task.episode_s=0.1", "task.tolerance_m=10", "task.hold_s=0.1"]))
+    env.reset(seed=0)
+    for _ in range(4):
+        *_, terminated, truncated, info = env.step(np.zeros(6))
+        assert (terminated, truncated) == (False, False)
+    *_, terminated, truncated, info = env.step(np.zeros(6))
+    assert (terminated, truncated) == (True, False), "success on the last step is a success, not a time limit"
+    assert info["end"] is EpisodeEnd.SUCCESS
+    env.close()
+
+
+def test_success_needs_the_whole_hold_without_a_break():
+    env = ArmEnv(load_config("arm0-sim", overrides=["task.tolerance_m=10"]))
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(6))[4]["end"] for _ in range(25)]
+    assert ends[:24] == [EpisodeEnd.RUNNING] * 24
+    assert ends[24] is EpisodeEnd.SUCCESS, "0.5 s at 50 Hz"
+    env.close()
+
+
+def test_an_action_that_is_not_finite_ends_the_episode_as_a_fault(env):
+    env.reset(seed=0)
+    _, reward, terminated, truncated, info = env.step(np.full(6, np.nan))
+    assert (terminated, truncated) == (False, True)
+    assert info["end"] is EpisodeEnd.FAULT
+    assert info["fault"].code is FaultCode.NOT_FINITE
+    assert reward == 0.0
+    assert env.guard.state is GuardState.FAULT
+    assert env.arm.torque_is_off()
+    with pytest.raises(ArmStateError, match="latched"):
+        env.reset()
+
+
+def test_step_without_an_episode_is_refused(env):
+    with pytest.raises(ArmStateError, match="reset"):
+        env.step(np.zeros(6))
+
+
+def test_the_observation_holds_the_applied_actions_newest_first(env):
+    env.reset(seed=0)
+    for value in (0.1, 0.2, 0.3):
+        obs, *_, info = env.step(np.full(6, value))
+        np.testing.assert_allclose(obs[-12:-6], info["applied"], atol=1e-6)
+    np.testing.assert_allclose(obs[-12:-6], 0.3, atol=0.05)
+    np.testing.assert_allclose(obs[-6:], 0.2, atol=0.05)
+
+
+def test_what_the_caller_got_is_not_changed_later(env):
+    obs, _ = env.reset(seed=0)
+    _, _, _, _, info = env.step(np.full(6, 0.5))
+    kept_obs, kept_applied = obs.copy(), info["applied"].copy()
+    for _ in range(5):
+        env.step(np.full(6, -0.5))
+    env._running = False
+    env.reset()
+    np.testing.assert_array_equal(obs, kept_obs)
+    np.testing.assert_array_equal(info["applied"], kept_applied)
+
+
+def test_observations_stay_bounded_whatever_the_policy_does(env):
+    rng = np.random.default_rng(0)
+    env.reset(seed=0)
+    for _ in range(300):
+        obs, _, terminated, truncated, _ = env.step(rng.choice((-1.0, 1.0), 6))
+        assert (np.abs(obs) <= OBS_BOUND).all()
+        if terminated or truncated:
+            env.reset()
+
+
+def test_the_contract_from_configuration_is_the_environments(env):
+    assert robot_contract(load_config("arm0-sim")) == env.contract
+    assert robot_contract(load_config("arm0")) == env.contract, "one policy for arm, twin and simulation"
+
+
+@pytest.mark.parametrize(
+    ("override", "word"),
+    [
+        ("task.history_steps=3", "history_steps"),
+        ("task.tolerance_m=0.03", "task_digest"),
+        ("robot.tip_site='tip'", ""),
+        ("robot.guard.gravity_compensation=false", "model_digest"),
+        ("task.name='hold'", "task"),
+    ],
+)
+def test_the_contract_changes_with_what_a_policy_depends_on(env, override, word):
+    overrides = [override] if "hold" not in override else ["task={name='hold'}"]
+    other = robot_contract(load_config("arm0-sim", overrides=overrides))
+    assert word in env.contract.difference(other)
+    assert (other.digest() == env.contract.digest()) == (word == "")
+
+
+def test_an_arm_that_cannot_be_placed_needs_an_explicit_start(env):
+    class Unplaceable:
+        """The simulated arm without its one privilege: what hardware looks like from above."""
+
+        def __init__(self, arm) -> None:
+            self._arm = arm
+
+        def __getattr__(self, name: str):
+            if name == "place":
+                raise AttributeError(name)
+            return getattr(self._arm, name)
+
+    arm = Unplaceable(env.arm)
+    env.arm = env.guard.arm = arm
+    with pytest.raises(ArmStateError) as caught:
+        env.reset()
+    assert "start()" in caught.value.command
+    env.start()
+    env.reset(options={"home": True})
+    np.testing.assert_allclose(env.guard.joints.q, arm.spec.home, atol=0.05)

@@ -1,0 +1,164 @@
+"""The limits hold for any input."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from robotsac.arm import ArmSpec, JointState
+from robotsac.config import load_config
+from robotsac.errors import FaultCode, GuardFault
+from robotsac.guard import limits as limit
+from robotsac.records import Flag
+
+SPEC = ArmSpec.from_config(load_config("arm0").robot)
+DT_S = 1.0 / SPEC.bus_rate_hz
+LIMITS = limit.Limits(SPEC, DT_S)
+N = SPEC.n
+ZERO = np.zeros(N)
+
+any_float = st.floats(allow_nan=True, allow_infinity=True, width=64)
+finite_float = st.floats(allow_nan=False, allow_infinity=False, width=64)
+anything = arrays(np.float64, N, elements=any_float)
+torques = arrays(np.float64, N, elements=st.floats(-50, 50))
+positions = arrays(np.float64, N, elements=st.floats(-4, 4))
+speeds = arrays(np.float64, N, elements=st.floats(-30, 30))
+gravities = arrays(np.float64, N, elements=st.floats(-3, 3))
+
+
+def joint_state(q: np.ndarray = ZERO, dq: np.ndarray = ZERO, temp_c: float = 25.0) -> JointState:
+    return JointState(
+        t_ns=0, seq=1, q=q, dq=dq, tau=ZERO, tau_cmd=ZERO, temp_c=ZERO + temp_c, volt_v=ZERO + 12.0,
+        fresh=np.ones(N, dtype=np.bool_), faults=np.zeros(N, dtype=np.uint16),
+    )  # fmt: skip
+
+
+@settings(max_examples=500)
+@given(tau=anything, previous=torques, q=positions, dq=speeds, gravity=gravities, temp=st.floats(0, 150))
+def test_any_torque_is_admitted_within_limits_or_refused(tau, previous, q, dq, gravity, temp):
+    previous = np.clip(previous, -SPEC.tau_max, SPEC.tau_max)
+    try:
+        admitted = limit.admit(tau, previous, joint_state(q, dq, temp), gravity, LIMITS).torque
+    except GuardFault as fault:
+        assert fault.code is FaultCode.NOT_FINITE
+        assert not np.isfinite(tau).all()
+        return
+    assert np.isfinite(tau).all(), "a value that is not finite must be refused, not clipped"
+    assert (np.abs(admitted) <= SPEC.tau_max).all()
+    assert (np.abs(admitted - previous) <= SPEC.dtau_max * DT_S + 1e-9).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("joint", range(N))
+def test_a_value_that_is_not_finite_names_its_joint(bad, joint):
+    tau = ZERO.copy()
+    tau[joint] = bad
+    with pytest.raises(GuardFault) as caught:
+        limit.admit(tau, ZERO, joint_state(), ZERO, LIMITS)
+    assert caught.value.joint == joint
+    assert SPEC.joint_names[joint] in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(0,), (N - 1,), (N + 1,), (1, N)])
+def test_a_torque_of_the_wrong_shape_is_refused(shape):
+    with pytest.raises(GuardFault) as caught:
+        limit.admit(np.zeros(shape), ZERO, joint_state(), ZERO, LIMITS)
+    assert caught.value.code is FaultCode.WRONG_SHAPE
+
+
+@given(dq=speeds, gravity=gravities)
+def test_a_joint_above_its_velocity_limit_is_braked(dq, gravity):
+    for sign in (-1.0, 1.0):
+        slowed = limit.velocity(sign * SPEC.tau_max, dq, gravity, LIMITS)
+        fast = sign * dq > SPEC.dq_max
+        assert (sign * (slowed - gravity)[fast] <= 1e-9).all(), "no torque beyond gravity with the motion"
+
+
+@given(q=positions, gravity=gravities)
+def test_no_torque_outward_at_or_beyond_a_soft_limit(q, gravity):
+    admitted = limit.position(SPEC.tau_max, q, ZERO, gravity, LIMITS)
+    out = q >= SPEC.q_max
+    assert ((admitted - gravity)[out] <= 1e-9).all()
+    admitted = limit.position(-SPEC.tau_max, q, ZERO, gravity, LIMITS)
+    out = q <= SPEC.q_min
+    assert ((admitted - gravity)[out] >= -1e-9).all()
+
+
+def test_the_braking_speed_is_what_constant_deceleration_can_stop():
+    room = np.linspace(0.0, 0.5, 50)[:, None] * np.ones(N)
+    bound = np.array([limit.braking_speed(r, SPEC) for r in room])
+    unlimited = bound < SPEC.dq_max
+    np.testing.assert_allclose((bound**2 / (2 * SPEC.ddq_brake))[unlimited], room[unlimited], atol=1e-12)
+
+
+@given(q=positions, dq=speeds, tau=torques, gravity=gravities)
+def test_the_quick_way_out_of_position_changes_nothing(q, dq, tau, gravity):
+    """Far from the limits ``position`` returns early; that must equal the full computation after ``velocity``."""
+    slowed = limit.velocity(tau, dq, gravity, LIMITS)
+    quick = limit.position(slowed, q, dq, gravity, LIMITS)
+    base = gravity - SPEC.damping * dq
+    upper = base + SPEC.damping * limit.braking_speed(SPEC.q_max - q, SPEC)
+    lower = base - SPEC.damping * limit.braking_speed(q - SPEC.q_min, SPEC)
+    np.testing.assert_allclose(quick, np.clip(slowed, lower, np.maximum(lower, upper)), atol=1e-9)
+
+
+@pytest.mark.parametrize(("temp", "share"), [(25.0, 1.0), (60.0, 1.0), (65.0, 0.5), (70.0, 0.0), (90.0, 0.0)])
+def test_heat_takes_torque_beyond_gravity_away(temp, share):
+    gravity = np.linspace(-1, 1, N)
+    derated = limit.temperature(gravity + 1.0, gravity, ZERO + temp, LIMITS)
+    np.testing.assert_allclose(derated, gravity + share)
+
+
+@pytest.mark.parametrize(
+    ("tau", "state", "previous", "flag"),
+    [
+        (SPEC.tau_max * 2, joint_state(), SPEC.tau_max, Flag.LIMIT_TORQUE),
+        (ZERO + 0.1, joint_state(temp_c=66.0), ZERO + 0.1, Flag.LIMIT_TEMPERATURE),
+        (ZERO + 0.1, joint_state(dq=SPEC.dq_max * 1.2), ZERO + 0.1, Flag.LIMIT_VELOCITY),
+        (ZERO + 0.1, joint_state(q=SPEC.q_max), ZERO + 0.1, Flag.LIMIT_POSITION),
+        (SPEC.tau_max / 2, joint_state(), -SPEC.tau_max / 2, Flag.LIMIT_RATE),
+    ],
+)
+def test_the_flag_says_which_limit_acted(tau, state, previous, flag):
+    assert limit.admit(tau, previous, state, ZERO, LIMITS).flags & flag
+
+
+def test_an_unlimited_torque_passes_unchanged_and_unflagged():
+    tau = 0.01 * SPEC.tau_max
+    admission = limit.admit(tau, tau, joint_state(), ZERO, LIMITS)
+    np.testing.assert_array_equal(admission.torque, tau)
+    assert admission.flags == 0
+
+
+@given(
+    joint=st.integers(0, N - 1),
+    what=st.sampled_from(["q", "dq", "temp_c"]),
+    excess=st.floats(1e-6, 1e6) | st.just(np.inf) | st.just(np.nan),
+)
+def test_a_state_beyond_any_hard_limit_is_refused(joint, what, excess):
+    edge = {
+        "q": SPEC.q_max[joint] + SPEC.hard_margin[joint],
+        "dq": LIMITS.dq_fault[joint],
+        "temp_c": SPEC.temp_max[joint],
+    }[what]
+    state = joint_state(q=SPEC.home)
+    values = getattr(state, what).copy()
+    values[joint] = edge + excess
+    with pytest.raises(GuardFault) as caught:
+        limit.check_state(dataclasses.replace(state, **{what: values}), LIMITS)
+    if np.isfinite(excess):
+        assert caught.value.joint == joint
+
+
+def test_a_state_inside_its_limits_is_accepted():
+    limit.check_state(joint_state(q=SPEC.home, dq=SPEC.dq_max), LIMITS)
+
+
+def test_the_last_torque_limit_is_not_redundant_when_previous_was_out_of_bounds():
+    admission = limit.admit(SPEC.tau_max, SPEC.tau_max * 3, joint_state(), ZERO, LIMITS)
+    assert (np.abs(admission.torque) <= SPEC.tau_max).all()
