@@ -18,7 +18,6 @@ from robotsac.actor.episodes import EpisodeRunner, EpisodeSummary
 from robotsac.actor.outcome import write_outcome
 from robotsac.actor.realtime import collect_garbage, freeze_garbage, make_realtime
 from robotsac.actor.uplink_block import LIMIT_NONE, UPLINK_FIELDS, LinkPhase
-from robotsac.arm import ArmState
 from robotsac.clock import NS_PER_S
 from robotsac.config import Config
 from robotsac.env.arm_env import ArmEnv
@@ -171,30 +170,42 @@ class Actor:
             if self._stopping():
                 return
             if time.monotonic_ns() > deadline_ns:
-                address = self._args.config.link.address
-                raise LinkError(
-                    f"no learner answered at {address} within {wait_s:g} s",
-                    reason="nothing listens there, or it is another program",
-                    command="robotsac learn   (or collect --offline to record without one)",
-                )
+                raise self._no_learner()
             time.sleep(0.02)
 
+    def _no_learner(self) -> LinkError:
+        config = self._args.config
+        return LinkError(
+            f"no learner answered at {config.link.address} within {config.collect.wait_for_learner_s:g} s",
+            reason="nothing listens there, or it is another program",
+            command="robotsac learn   (or collect --offline to record without one)",
+        )
+
     def _wait_for_credit(self, env: ArmEnv, runner: EpisodeRunner) -> None:
-        """Hold the arm while the learner is too far behind, and stop when too much waits for an absent one."""
-        guard = env.guard
+        """Hold the arm while the learner is too far behind, and stop when too much waits for an absent one.
+
+        Without a learner an arm in real time goes on, since its time is what costs; one in its own time waits, since it
+        would run away with an old policy.
+        """
+        guard, clock = env.guard, env.arm.clock
+        deadline_ns = time.monotonic_ns() + int(self._args.config.collect.wait_for_learner_s * NS_PER_S)
         while not self._stopping():
             self._check_uplink()
-            limit = self._uplink["limit_seq"]
-            wanted = limit == LIMIT_NONE or runner.seq <= limit
-            if wanted or self._uplink["link_state"] != LinkPhase.UP:
+            if self._uplink["link_state"] == LinkPhase.UP:
+                limit = self._uplink["limit_seq"]
+                if limit == LIMIT_NONE or runner.seq <= limit:
+                    return
+                deadline_ns = time.monotonic_ns() + int(self._args.config.collect.wait_for_learner_s * NS_PER_S)
+            elif clock.free_running or self._args.offline:
                 return
+            elif time.monotonic_ns() > deadline_ns:
+                raise self._no_learner()
             self._enter(Phase.HOLDING)
-            self._board["beat_ns"] = time.monotonic_ns()
-            if env.arm.state is ArmState.ENERGIZED and env.arm.clock.free_running:
+            if clock.free_running:
                 guard.hold()
                 guard.idle()
             else:
-                env.arm.clock.idle()
+                clock.idle()
 
     def _check_uplink(self) -> None:
         """Raise what makes going on pointless."""

@@ -10,7 +10,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from robotsac.actor.actor import ActorArgs, actor_main
-from robotsac.actor.board import ACTOR_FIELDS, Stop
+from robotsac.actor.board import ACTOR_FIELDS, Phase, Stop
 from robotsac.actor.outcome import read_outcome
 from robotsac.actor.uplink import uplink_main
 from robotsac.actor.uplink_block import UPLINK_FIELDS, UplinkArgs
@@ -66,9 +66,8 @@ class Children:
         self._uplink: BaseProcess | None = None
         self.uplink_starts = 0
 
-    def start(self) -> None:
-        """Both. The uplink first: it is what the actor waits for."""
-        self._start_uplink()
+    def start_actor(self) -> None:
+        """It connects to the arm, torque off, and then waits for the uplink."""
         self._actor = self._spawn.Process(target=actor_main, args=(self._actor_args,), name="actor")
         self._actor.start()
 
@@ -78,6 +77,11 @@ class Children:
             return False
         self._actor.join(wait_s)
         return self._actor.is_alive()
+
+    def start_uplink_when_connected(self) -> None:
+        """Once there is an arm to speak for; nobody is bothered about an arm that is not there."""
+        if self._uplink is None and self.actor_board["phase"] >= Phase.WAITING_FOR_LEARNER:
+            self._start_uplink()
 
     def uplink_died(self) -> bool:
         """Whether the uplink was started and is no longer there."""

@@ -120,7 +120,7 @@ class _Supervisor:
         error: RobotsacError | None = None
         with self._signals_counted():
             try:
-                children.start()
+                children.start_actor()
                 error = self._watch()
             finally:
                 error = children.end_actor(self._while_waiting) or error
@@ -142,6 +142,7 @@ class _Supervisor:
     def _watch(self) -> RobotsacError | None:
         """Until the actor ends. Returns an error of the uplink, if that is what ended the run."""
         while self._children.actor_runs(POLL_S):
+            self._children.start_uplink_when_connected()
             self._tell_news()
             self._while_waiting()
             if self._children.uplink_died():

@@ -64,7 +64,14 @@ def uplink_main(args: UplinkArgs) -> None:
         terminated = True
 
     signal.signal(signal.SIGTERM, on_terminate)
-    raise SystemExit(Uplink(args, lambda: terminated).run())
+    try:
+        uplink = Uplink(args, lambda: terminated)
+    except RobotsacError as error:
+        status = StatusFile(args.status_path)
+        status.fail(error)
+        status.write({})
+        raise SystemExit(error.exit_code) from error
+    raise SystemExit(uplink.run())
 
 
 class Uplink:
@@ -224,24 +231,18 @@ class Uplink:
         if end is not None and outbox is not None:
             try:
                 self._block["unsent"] = self._spool.unacked()
-                facts["spool"] = {boot: list(counts) for boot, counts in self._spool.counts().items()}
+                facts["spool"] = {
+                    info.boot: [info.committed, info.acked, info.pruned]
+                    for info in self._spool.boots()
+                    if info.unacked or info.boot == self._args.boot
+                }
             except StorageError as error:
                 self._fail(UplinkError.STORAGE, error)
             new = end.events_total - self._events_seen
             for _, words in list(end.events)[-new:] if new else []:
                 self._status.event(words)
             self._events_seen = end.events_total
-            notice = end.notice
-            facts["link"] = {
-                "state": end.state.name.lower(),
-                "message": notice.message,
-                "reason": notice.reason,
-                "command": notice.command,
-                "run_id": end.run_id,
-                "resends": outbox.resends,
-                "rejected": dict(end.rejected),
-                "refused_boots": outbox.refused,
-            }
+            facts["link"] = end.status()
             facts["damaged_records"] = self._spool.damaged
         self._status.write(facts)
 

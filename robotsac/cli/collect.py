@@ -24,7 +24,7 @@ def run_collect(
     chosen = [f"link.address={learner!r}"] if learner is not None else []
     config = load_config(robot, files, [*chosen, *overrides])
     options = CollectOptions(folder=run_folder(run, config.robot.name), steps=steps, offline=offline)
-    with StatusLine(quiet=as_json) as status:
+    with StatusLine(plain=as_json) as status:
         report = collect(config, options, lambda s: status.update(s.line()), status.event)
     return finish(report, as_json)
 

@@ -31,17 +31,17 @@ class StatusLine:
     """A line that renews itself. Context manager.
 
     Args:
-        quiet: show nothing (a script reads our JSON).
+        plain: never the live line (a script reads our JSON): plain lines, on stderr.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self._quiet = quiet
+    def __init__(self, plain: bool = False) -> None:
+        self._plain = plain
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._live: Live | None = None
-        self._last_s = float("-inf")
+        self._last_s = time.monotonic()
 
     def __enter__(self) -> Self:
-        if not self._quiet and self._console.is_terminal:
+        if not self._plain and self._console.is_terminal:
             self._live = Live("", console=self._console, refresh_per_second=REFRESH_PER_S, transient=False)
             self._live.start()
         return self
@@ -56,13 +56,13 @@ class StatusLine:
         """Show ``line`` instead of the last one; on a plain stream at most every 5 s."""
         if self._live is not None:
             self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
-        elif not self._quiet and time.monotonic() - self._last_s >= PLAIN_PERIOD_S:
+        elif time.monotonic() - self._last_s >= PLAIN_PERIOD_S:
             self._last_s = time.monotonic()
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 
     def event(self, text: str) -> None:
-        """Something that happened; stays on the screen. Shown even to scripts, on stderr."""
+        """Something that happened; stays on the screen."""
         if self._live is not None:
             self._live.console.print(Text("· " + text))
         else:

@@ -39,7 +39,7 @@ def evaluate_bundle(config: Config, bundle: Path, episodes: int, seed: int, quie
         raise BundleRejected(
             f"{bundle}: {error.message}", reason=error.reason, command=f"robotsac policy show {bundle}"
         ) from error
-    with StatusLine(quiet=quiet) as status:
+    with StatusLine(plain=quiet) as status:
         return evaluate(
             config,
             policy,

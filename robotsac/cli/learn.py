@@ -30,7 +30,7 @@ def run_learn_command(run: str | None, resume: bool, files: list[Path], override
         ) from error
     settings = load_learner_settings(files, overrides)
     folder = run_folder(run, "learn")
-    with StatusLine(quiet=as_json) as status:
+    with StatusLine(plain=as_json) as status:
         if not as_json:
             status.event(f"run folder {folder}, listening on {settings.link.address}")
             status.event("robots join with: robotsac collect --robot NAME")

@@ -43,7 +43,7 @@ def run_train(
     config = load_config(robot, files, [*overrides, f"link.address={address!r}"])
     folder.mkdir(parents=True, exist_ok=True)
     learner = LearnerProcess(folder / "learner", _learner_arguments(robot, files, overrides, address))
-    with StatusLine(quiet=as_json) as status:
+    with StatusLine(plain=as_json) as status:
         status.event(f"run folder {folder}")
         report = _collect(config, folder, steps, until_success, learner, status)
     if learner.failed:

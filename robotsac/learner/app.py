@@ -1,0 +1,167 @@
+"""The ``learn`` supervisor: makes the run folder, starts ingest and trainer, watches them, reports.
+
+Both are processes of their own, so that a slow update delays no acknowledgement. ``ingest`` is restarted when it
+crashes, since all it knows is on disk; a trainer that ends is an error, since it would end again. torch is never
+imported here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from robotsac.config.schema import LearnerSettings
+from robotsac.errors import RobotsacError, StorageError
+from robotsac.learner.board import LEARNER_FIELDS, TrainerState
+from robotsac.learner.children import Children
+from robotsac.learner.curve import plot_learning_curve
+from robotsac.learner.limiter import Limiter
+from robotsac.learner.replay_log import FILE_NAME, ReplayLog
+from robotsac.learner.run_folder import (
+    INGEST_STATUS_FILE,
+    LOCK_FILE,
+    TRAINER_STATUS_FILE,
+    RunInfo,
+    locked,
+    open_run,
+    read_json,
+    require_run,
+    run_name,
+)
+from robotsac.learner.target_entropy import check_feasible
+from robotsac.shared import SharedBlock
+
+TICK_S = 0.1
+STATUS_EVERY_S = 0.5
+
+OnStatus = Callable[[dict[str, Any]], None]
+
+
+def run_learn(
+    settings: LearnerSettings,
+    run_dir: Path,
+    *,
+    resume: bool,
+    as_json: bool = False,
+    on_status: OnStatus | None = None,
+    stop: threading.Event | None = None,
+) -> int:
+    """Learn until told to stop.
+
+    Args:
+        settings: resolved.
+        run_dir: the run's folder.
+        resume: go on with the run that is there; without it there must be none.
+        as_json: a script is reading: an error becomes a last status ``{"error": {...}}`` and the exit code.
+        on_status: called about twice a second, and once at the end (see :func:`status`).
+        stop: ends learning when set, as SIGINT and SIGTERM do.
+
+    Returns:
+        Exit code; 0 after an orderly stop.
+
+    Raises:
+        RobotsacError: what went wrong, here or in a child; not with ``as_json``.
+    """
+    try:
+        _learn(settings, run_dir, resume, on_status or (lambda _: None), stop or threading.Event())
+    except RobotsacError as error:
+        if not as_json:
+            raise
+        if on_status is not None:
+            said = {"message": error.message, "reason": error.reason, "command": error.command}
+            on_status({"error": {**said, "exit_code": error.exit_code}})
+        return error.exit_code
+    return 0
+
+
+def _learn(settings: LearnerSettings, run_dir: Path, resume: bool, on_status: OnStatus, stop: threading.Event) -> None:
+    check_feasible(settings.learn, 1)
+    if resume:
+        require_run(run_dir)
+    with locked(run_dir / LOCK_FILE, "learner"):
+        info = open_run(settings, run_dir, resume=resume)
+        with ReplayLog(run_dir / FILE_NAME) as log:  # made here, so that the children find it whichever is first
+            durable = log.counts()["records"]
+        board = SharedBlock.create(LEARNER_FIELDS)
+        try:
+            # Robots may start while the trainer still imports torch. On resume they wait until it has read the log.
+            board["credit_total"] = max(durable, Limiter.of(settings).credit_total(0, 0, 0))
+            children = Children(settings, run_dir, info.run_id, board)
+            with _stop_on_signals(stop):
+                _watch(children, run_dir, info, board, on_status, stop)
+        finally:
+            board.close()
+            board.unlink()
+        with contextlib.suppress(StorageError, ImportError):
+            plot_learning_curve(run_dir)
+
+
+def _watch(
+    children: Children, run_dir: Path, info: RunInfo, board: SharedBlock, on_status: OnStatus, stop: threading.Event
+) -> None:
+    started_s = time.monotonic()
+    due_s = started_s
+    try:
+        children.start()
+        while not stop.wait(TICK_S):
+            children.check()
+            if (now_s := time.monotonic()) >= due_s:
+                due_s = now_s + STATUS_EVERY_S
+                on_status(status(run_dir, info, board, children, now_s - started_s))
+    finally:
+        children.stop()
+        on_status(status(run_dir, info, board, children, time.monotonic() - started_s))
+    children.require_clean_end()
+
+
+def status(run_dir: Path, info: RunInfo, board: SharedBlock, children: Children, elapsed_s: float) -> dict[str, Any]:
+    """What is going on, in plain values.
+
+    ``run``, ``run_id``, ``elapsed_s``, ``state`` (of the trainer, in words), ``updates``, ``updates_per_s``, ``env_steps``,
+    ``env_steps_per_s``, ``robot_time_s``, ``records``, ``transitions``, ``replay_size``, ``policy_version``, ``episodes``,
+    ``success_rate`` (0…1) and ``return`` of the last episodes, ``robots`` (a list, each with ``robot`` and ``state``), ``ingest_restarts``, and
+    the two processes' own reports under ``trainer`` and ``ingest``.
+    """
+    trainer, ingest = read_json(run_dir / TRAINER_STATUS_FILE), read_json(run_dir / INGEST_STATUS_FILE)
+    return {
+        "run": run_name(run_dir),
+        "run_id": info.run_id,
+        "elapsed_s": round(elapsed_s, 1),
+        "state": TrainerState(board["trainer_state"]).name.lower().replace("_", " "),
+        "updates": board["updates"],
+        "updates_per_s": trainer.get("updates_per_s", 0.0),
+        "env_steps": trainer.get("env_steps", 0),
+        "env_steps_per_s": trainer.get("env_steps_per_s", 0.0),
+        "robot_time_s": trainer.get("robot_time_s", 0.0),
+        "records": board["records"],
+        "transitions": board["transitions"],
+        "replay_size": trainer.get("replay_size", 0),
+        "credit_total": board["credit_total"],
+        "policy_version": board["policy_version"],
+        "episodes": board["episodes"],
+        "success_rate": board["successes_permille"] / 1000,
+        "return": trainer.get("return", 0.0),
+        "robots": [{"robot": name, **robot} for name, robot in ingest.get("robots", {}).items()],
+        "ingest_restarts": children.ingest_restarts,
+        "trainer": trainer,
+        "ingest": ingest,
+    }
+
+
+@contextlib.contextmanager
+def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """SIGINT and SIGTERM set ``stop``; in a thread, where Python takes no signals, the caller's event has to do."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {which: signal.signal(which, lambda *_: stop.set()) for which in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for which, handler in before.items():
+            signal.signal(which, handler)

@@ -1,0 +1,236 @@
+"""Checkpoints: all tensors in safetensors, the rest in a JSON manifest, complete or not there.
+
+A checkpoint is a folder, written beside, synced and renamed. It holds networks, targets, log α, optimizer states,
+normaliser and the states of all random generators; the replay itself is not in it: the manifest names the last log row
+that was in the ring, and resuming reads the log up to there. On the CPU the resumed run is bit for bit the run that was
+not interrupted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+from torch.optim import Adam
+
+from robotsac.config.schema import LearnConfig
+from robotsac.contract import Contract
+from robotsac.errors import CheckpointError, StorageError
+from robotsac.learner.learning import Learning
+from robotsac.learner.resume_rules import differences
+
+SCHEMA = 1
+PREFIX = "checkpoint-"
+TENSORS_FILE = "tensors.safetensors"
+MANIFEST_FILE = "manifest.json"
+
+
+class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a checkpoint says about itself.
+
+    Args:
+        schema: version of this layout.
+        run_id: of the run.
+        updates, transitions, records, env_steps: counters at the time.
+        replay_row: last row of the replay log that is in the ring.
+        policy_version: last published.
+        wall_s: time the trainer has been running, over all its lives.
+        device: kind of device the generators belong to.
+        learn: the ``[learn]`` table.
+        config_digest: sha256 of the learner's settings.
+        contract: of the replay log.
+        versions: of the software.
+        tensors_sha256: of the tensor file.
+    """
+
+    schema: int
+    run_id: str
+    updates: int
+    transitions: int
+    records: int
+    env_steps: int
+    replay_row: int
+    policy_version: int
+    wall_s: float
+    device: str
+    learn: dict[str, Any]
+    config_digest: str
+    contract: Contract
+    versions: dict[str, str]
+    tensors_sha256: str
+
+
+class CheckpointFolder:
+    """The checkpoints of one run.
+
+    Args:
+        folder: created when the first one is saved.
+        keep: how many stay on disk.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2) -> None:
+        self.folder = folder
+        self._keep = keep
+
+    def save(self, tensors: dict[str, Tensor], manifest: Manifest) -> Path:
+        """Write one checkpoint; older ones beyond ``keep`` go.
+
+        Args:
+            tensors: of :func:`learning_tensors`.
+            manifest: ``tensors_sha256`` is filled in here.
+
+        Raises:
+            StorageError: the disk refused; earlier checkpoints are untouched.
+        """
+        path = self.folder / f"{PREFIX}{manifest.updates:010d}-{manifest.replay_row:010d}"
+        if path.exists():
+            return path  # same updates, same log row: the same state
+        data = save(tensors)
+        manifest = msgspec.structs.replace(manifest, tensors_sha256=hashlib.sha256(data).hexdigest())
+        temporary = self.folder / f".{path.name}.{os.getpid()}.tmp"
+        try:
+            for left_over in self.folder.glob(f".{PREFIX}*.tmp"):
+                shutil.rmtree(left_over, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            _write_synced(temporary / TENSORS_FILE, data)
+            _write_synced(temporary / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
+            _sync_folder(temporary)
+            temporary.rename(path)
+            _sync_folder(self.folder)
+            for old in self.paths()[: -self._keep]:
+                shutil.rmtree(old)
+        except OSError as error:
+            raise StorageError(
+                f"checkpoint {path} could not be written", reason=str(error), command=f"df -h {self.folder}"
+            ) from error
+        return path
+
+    def paths(self) -> list[Path]:
+        """Complete checkpoints, oldest first."""
+        return sorted(self.folder.glob(f"{PREFIX}*"))
+
+    def load_latest(self) -> tuple[Manifest, dict[str, Tensor]] | None:
+        """The newest checkpoint, checked against its hash; ``None`` when there is none.
+
+        Raises:
+            CheckpointError: it is incomplete or damaged; an older one is not taken silently in its place.
+        """
+        paths = self.paths()
+        return _load(paths[-1]) if paths else None
+
+
+def _load(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
+    try:
+        manifest = msgspec.json.decode((path / MANIFEST_FILE).read_bytes(), type=Manifest)
+        data = (path / TENSORS_FILE).read_bytes()
+        if manifest.schema != SCHEMA:
+            raise ValueError(f"checkpoint schema {manifest.schema} is not {SCHEMA}")
+        if hashlib.sha256(data).hexdigest() != manifest.tensors_sha256:
+            raise ValueError(f"sha256 of {TENSORS_FILE} differs from the manifest's")
+        return manifest, load(data)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} is damaged", reason=str(error), command=f"rm -r {path}  # then the one before is used"
+        ) from error
+
+
+def require_same_run(manifest: Manifest, run_id: str, learn: LearnConfig, contract: Contract, device: str) -> None:
+    """Refuse a checkpoint that is not of this run.
+
+    Raises:
+        CheckpointError: names everything that differs.
+    """
+    found = differences(manifest.learn, learn)
+    if manifest.run_id != run_id:
+        found.append(f"run id was {manifest.run_id}, now {run_id}")
+    if difference := manifest.contract.difference(contract):
+        found.append(f"contract: {difference} (checkpoint against replay log)")
+    if manifest.device != device:
+        found.append(f"device was {manifest.device}, now {device}")
+    if found:
+        raise CheckpointError(
+            "the checkpoint does not belong to this run as it is set up now",
+            reason="; ".join(found),
+            command="robotsac learn --run ANOTHER_NAME",
+        )
+
+
+def learning_tensors(learning: Learning) -> dict[str, Tensor]:
+    """Every tensor of ``learning`` under a name, on the CPU; the inverse is :func:`restore`."""
+    named = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _live_tensors(learning).items()}
+    for name, generator in _generators(learning).items():
+        named[name] = generator.get_state()
+    for group, adam in _optimizers(learning).items():
+        for index, parameter in enumerate(adam.param_groups[0]["params"]):
+            for key, value in adam.state.get(parameter, {}).items():
+                named[f"{group}.{index}.{key}"] = value.detach().cpu().contiguous().clone()
+    return named
+
+
+def restore(learning: Learning, manifest: Manifest, tensors: dict[str, Tensor]) -> None:
+    """Put ``tensors`` into a fresh ``learning`` built from the same settings. The replay is the caller's to rebuild.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over or of another shape; ``learning`` is then not to be used.
+    """
+    live, generators, optimizers = _live_tensors(learning), _generators(learning), _optimizers(learning)
+    states = {name for name in tensors if name.rpartition(".")[0].rpartition(".")[0] in optimizers}
+    unmatched = (live.keys() | generators.keys()) ^ (tensors.keys() - states)
+    unmatched |= {name for name in live.keys() & tensors.keys() if live[name].shape != tensors[name].shape}
+    if unmatched:
+        raise CheckpointError(
+            "the checkpoint's tensors are not those of this software",
+            reason=f"differing: {', '.join(sorted(unmatched))}",
+        )
+    with torch.no_grad():
+        for name, tensor in live.items():
+            tensor.copy_(tensors[name])
+    for name, generator in generators.items():
+        generator.set_state(tensors[name])
+    for name in states:
+        group, index, key = name.rsplit(".", 2)
+        parameter = optimizers[group].param_groups[0]["params"][int(index)]
+        # Assigned, not load_state_dict: that would cast the step counter, and Adam would not be where it was.
+        optimizers[group].state[parameter][key] = tensors[name].to(parameter.device)
+    learning.state.updates = manifest.updates
+
+
+def _live_tensors(learning: Learning) -> dict[str, Tensor]:
+    state = learning.state
+    modules = {"normaliser": state.normaliser, "actor": state.actor, "critic": state.critic, "target": state.target}
+    named = {
+        f"{prefix}.{name}": tensor for prefix, module in modules.items() for name, tensor in module.state_dict().items()
+    }
+    return named | {"log_alpha": state.log_alpha}
+
+
+def _generators(learning: Learning) -> dict[str, torch.Generator]:
+    return {"generator.replay": learning.replay_generator, "generator.noise": learning.noise_generator}
+
+
+def _optimizers(learning: Learning) -> dict[str, Adam]:
+    state = learning.state
+    return {"adam.actor": state.actor_adam, "adam.critic": state.critic_adam, "adam.alpha": state.alpha_adam}
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,171 @@
+"""The supervisor's two processes: start, watch, restart, stop."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+from robotsac.config.schema import LearnerSettings
+from robotsac.errors import RobotsacError
+from robotsac.learner.run_folder import (
+    INGEST_ERROR_FILE,
+    INGEST_STATUS_FILE,
+    TRAINER_ERROR_FILE,
+    TRAINER_STATUS_FILE,
+    read_error,
+    read_json,
+    run_name,
+)
+from robotsac.learner.trainer import TrainerArgs, trainer_main
+from robotsac.shared import SharedBlock
+
+INGEST_RESTARTS_MAX = 3
+STOP_TIMEOUT_S = 10.0
+"""A trainer needs a fraction of this for its last checkpoint; after it, the process is killed."""
+TRAINER_SILENCE_MAX_S = 120.0
+"""Importing torch, exporting and checkpointing take seconds; a trainer silent for longer hangs."""
+INGEST_SILENCE_MAX_S = 30.0
+"""Ingest writes its status twice a second; silent for longer, it is killed and started anew."""
+NS_PER_S = 1_000_000_000
+
+
+class Children:
+    """Ingest and trainer of one run.
+
+    Args:
+        settings: of the learner.
+        run_dir, run_id: of the run.
+        board: of ``LEARNER_FIELDS``; both attach to it by name.
+    """
+
+    def __init__(self, settings: LearnerSettings, run_dir: Path, run_id: str, board: SharedBlock) -> None:
+        self._settings, self._run_dir, self._run_id, self._board = settings, run_dir, run_id, board
+        self._context = multiprocessing.get_context("spawn")
+        self._ingest: SpawnProcess | None = None
+        self._trainer: SpawnProcess | None = None
+        self.ingest_restarts = 0
+        self._ingest_beat_ns = self._ingest_look_due_ns = 0
+
+    def start(self) -> None:
+        """Start both."""
+        for stale in (INGEST_ERROR_FILE, INGEST_STATUS_FILE, TRAINER_ERROR_FILE, TRAINER_STATUS_FILE):
+            (self._run_dir / stale).unlink(missing_ok=True)
+        self._board["beat_ns"] = time.monotonic_ns()
+        self._start_ingest()
+        trainer = TrainerArgs(self._settings, self._run_dir, self._run_id, self._board.name, os.getpid())
+        self._trainer = self._spawn("robotsac-trainer", trainer_main, trainer)
+
+    def check(self) -> None:
+        """See that both live; restart ingest after a crash or a hang.
+
+        Raises:
+            RobotsacError: the trainer ended or hangs, or ingest ended for good.
+        """
+        self._check_trainer()
+        self._check_ingest()
+
+    def stop(self) -> None:
+        """Ask both to end, wait a bounded time, kill what is left. Idempotent."""
+        alive = [child for child in (self._ingest, self._trainer) if child is not None and child.is_alive()]
+        for child in alive:
+            child.terminate()
+        deadline_s = time.monotonic() + STOP_TIMEOUT_S
+        for child in alive:
+            child.join(max(0.0, deadline_s - time.monotonic()))
+            if child.is_alive():
+                child.kill()
+                child.join()
+
+    def require_clean_end(self) -> None:
+        """After :meth:`stop`: see that the trainer wrote its last checkpoint.
+
+        Raises:
+            RobotsacError: it could not, or had to be killed.
+        """
+        if self._trainer is None:
+            return
+        # Ended by SIGTERM itself: it had not come as far as its handler, so there was nothing to save.
+        if self._trainer.exitcode not in (0, -signal.SIGTERM):
+            raise self._failure("trainer", self._trainer.exitcode or 0, TRAINER_ERROR_FILE)
+
+    def _check_trainer(self) -> None:
+        if self._trainer is not None and self._trainer.exitcode is not None:
+            raise self._failure("trainer", self._trainer.exitcode, TRAINER_ERROR_FILE)
+        silent_s = (time.monotonic_ns() - self._board["beat_ns"]) / NS_PER_S
+        if silent_s > TRAINER_SILENCE_MAX_S:
+            raise RobotsacError(
+                f"the trainer has given no sign of life for {silent_s:.0f} s",
+                reason="the device or the disk hangs",
+                command=self._resume_command(),
+            )
+
+    def _check_ingest(self) -> None:
+        if self._ingest is None:
+            return
+        if self._ingest.exitcode is None and self._ingest_silence_s() > INGEST_SILENCE_MAX_S:
+            self._ingest.kill()
+            self._ingest.join()
+        if self._ingest.exitcode is not None:
+            if (self._run_dir / INGEST_ERROR_FILE).exists() or self.ingest_restarts >= INGEST_RESTARTS_MAX:
+                raise self._failure("ingest", self._ingest.exitcode, INGEST_ERROR_FILE)
+            self.ingest_restarts += 1
+            self._start_ingest()
+
+    def _ingest_silence_s(self) -> float:
+        now_ns = time.monotonic_ns()
+        if now_ns >= self._ingest_look_due_ns:
+            self._ingest_look_due_ns = now_ns + NS_PER_S
+            said_ns = read_json(self._run_dir / INGEST_STATUS_FILE).get("t_ns", 0)
+            self._ingest_beat_ns = max(self._ingest_beat_ns, int(said_ns))
+        return (now_ns - self._ingest_beat_ns) / NS_PER_S
+
+    def _start_ingest(self) -> None:
+        # Imported late: the link's libraries are the child's business.
+        from robotsac.learner.ingest import IngestArgs, ingest_main
+
+        args = IngestArgs(
+            settings=self._settings, run_dir=self._run_dir, run_id=self._run_id, board_name=self._board.name
+        )
+        self._ingest = self._spawn("robotsac-ingest", ingest_main, args)
+        self._ingest_beat_ns = time.monotonic_ns()
+
+    def _spawn(self, name: str, target: Callable[[Any], None], args: object) -> SpawnProcess:
+        process = self._context.Process(target=target, args=(args,), name=name, daemon=True)
+        with _sigint_ignored():
+            process.start()
+        return process
+
+    def _failure(self, who: str, exit_code: int, error_file: str) -> RobotsacError:
+        if (left := read_error(self._run_dir / error_file)) is not None:
+            return left.as_error()
+        how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
+        again = f" after {self.ingest_restarts} restarts" if who == "ingest" and self.ingest_restarts else ""
+        return RobotsacError(
+            f"{who} {how}{again}",
+            reason="out of memory or killed by hand?" if exit_code == -signal.SIGKILL else "its own words are above",
+            command=self._resume_command(),
+        )
+
+    def _resume_command(self) -> str:
+        return f"robotsac learn --run {run_name(self._run_dir)} --resume"
+
+
+@contextlib.contextmanager
+def _sigint_ignored() -> Iterator[None]:
+    """A child inherits what is ignored, so Ctrl-C in its first second, before it has a handler, does not end it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

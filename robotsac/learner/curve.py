@@ -1,0 +1,118 @@
+"""The learning curve of a run, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robotsac.errors import StorageError
+from robotsac.learner.metrics import FILE_NAME, RECENT_EPISODES, read_lines
+from robotsac.learner.run_folder import run_name
+
+PICTURE = "learning_curve.png"
+SUCCESS_COLOUR, RETURN_COLOUR, RANDOM_COLOUR, TEXT_COLOUR = "#1f6f8b", "#c8553d", "#e8e8e8", "#333333"
+
+
+def plot_learning_curve(run_dir: Path) -> Path:
+    """Success rate and return over robot time, from ``metrics.jsonl``.
+
+    Args:
+        run_dir: of the run.
+
+    Returns:
+        Path of the PNG, ``learning_curve.png`` in ``run_dir``.
+
+    Raises:
+        StorageError: there is no finished episode to plot, or the picture cannot be written.
+    """
+    lines = [line for line in read_lines(run_dir / FILE_NAME) if line["kind"] == "episode" and line["counts"]]
+    if not lines:
+        raise StorageError(
+            f"run {run_name(run_dir)!r} has no finished episode yet", reason=f"nothing in {run_dir / FILE_NAME}"
+        )
+    path = run_dir / PICTURE
+    # matplotlib takes a second to import and belongs to the learn extra only.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 4.5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    _draw(figure.add_subplot(), lines, run_name(run_dir))
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written", reason=str(error)) from error
+    return path
+
+
+def rolling_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
+    """Mean of each value and the up to ``window - 1`` before it, (k,) → (k,)."""
+    sums = np.concatenate(([0.0], np.cumsum(values)))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    means: NDArray[np.float64] = (sums[ends] - sums[starts]) / (ends - starts)
+    return means
+
+
+def _draw(axes: Any, lines: list[dict[str, Any]], name: str) -> None:
+    """Fill ``axes`` (a matplotlib Axes)."""
+    time_s = np.array([line["robot_time_s"] for line in lines], dtype=np.float64)
+    success = np.array([line["success"] for line in lines], dtype=np.float64)
+    # A return that overflowed was written as null.
+    total = np.array([np.nan if line["return"] is None else line["return"] for line in lines], dtype=np.float64)
+    rate = 100.0 * rolling_mean(success, RECENT_EPISODES)
+    right = axes.twinx()
+    right.plot(
+        time_s, rolling_mean(np.nan_to_num(total), RECENT_EPISODES), color=RETURN_COLOUR, linewidth=1.4, alpha=0.9
+    )
+    axes.plot(time_s, rate, color=SUCCESS_COLOUR, linewidth=2.4)
+    axes.fill_between(time_s, 0.0, rate, color=SUCCESS_COLOUR, alpha=0.10, linewidth=0)
+    random_until_s = max((line["robot_time_s"] for line in lines if line["random"]), default=0.0)
+    if random_until_s > 0:
+        right.axvspan(0.0, random_until_s, color=RANDOM_COLOUR, zorder=0, linewidth=0)
+        axes.text(
+            random_until_s / 2, 97, "random actions", rotation=90, ha="center", va="top", fontsize=8, color="#888888"
+        )
+    _mark_end(axes, time_s, rate)
+    axes.set_title(f"Learning curve of {name}", loc="left", fontsize=13, fontweight="bold", color=TEXT_COLOUR, pad=12)
+    axes.set_title(
+        f"{len(lines)} episodes, means over {RECENT_EPISODES}", loc="right", fontsize=9, color="#777777", pad=12
+    )
+    axes.set_xlabel("robot time under control (s)", color=TEXT_COLOUR)
+    axes.set_ylabel("success rate (%)", color=SUCCESS_COLOUR)
+    right.set_ylabel("return per episode (1)", color=RETURN_COLOUR)
+    axes.set_xlim(0.0, float(time_s[-1]) * 1.06)
+    axes.set_ylim(0.0, 104.0)
+    _style(axes, right)
+
+
+def _mark_end(axes: Any, time_s: NDArray[np.float64], rate: NDArray[np.float64]) -> None:
+    axes.plot(time_s[-1:], rate[-1:], "o", color=SUCCESS_COLOUR, markersize=6, clip_on=False)
+    axes.annotate(
+        f"{rate[-1]:.0f} %",
+        (time_s[-1], rate[-1]),
+        xytext=(7, 0),
+        textcoords="offset points",
+        va="center",
+        color=SUCCESS_COLOUR,
+        fontweight="bold",
+        annotation_clip=False,
+    )
+
+
+def _style(axes: Any, right: Any) -> None:
+    axes.set_zorder(right.get_zorder() + 1)
+    axes.patch.set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side in (axes, right):
+        for edge in ("top", "left", "right"):
+            side.spines[edge].set_visible(False)
+        side.spines["bottom"].set_color("#999999")
+        side.tick_params(length=0)
+    axes.tick_params(axis="x", colors=TEXT_COLOUR)
+    axes.tick_params(axis="y", colors=SUCCESS_COLOUR)
+    right.tick_params(axis="y", colors=RETURN_COLOUR)

@@ -1,0 +1,49 @@
+"""What actor and critic are built from: normaliser, activations, seeded initial weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Activation = Callable[[Tensor], Tensor]
+
+ACTIVATIONS: dict[Literal["relu", "silu", "tanh"], Activation] = {
+    "relu": functional.relu,
+    "silu": functional.silu,
+    "tanh": torch.tanh,
+}
+
+
+class Normaliser(nn.Module):
+    """(obs − mean) / std with fixed buffers, (b, obs_dim) → (b, obs_dim).
+
+    The codec scales observations already, so the buffers start as identity. They are part of every checkpoint and of
+    every exported graph, so that a policy can never be run with other statistics than it was trained with.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, obs_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(obs_dim))
+        self.register_buffer("std", torch.ones(obs_dim))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Normalised observation."""
+        return (obs - self.mean) / self.std
+
+
+def init_uniform_(tensor: Tensor, fan_in: int, generator: torch.Generator, gain: float = 1.0) -> Tensor:
+    """Fill with U(−b, b), b = gain / √fan_in, from ``generator``; returns ``tensor``.
+
+    torch's own default for linear layers, but seeded apart from the global generator.
+    """
+    bound = gain / math.sqrt(fan_in)
+    with torch.no_grad():
+        return tensor.uniform_(-bound, bound, generator=generator)

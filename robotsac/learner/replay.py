@@ -1,0 +1,88 @@
+"""The replay ring: transitions in one preallocated tensor on the learner's device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robotsac.records import Transitions
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A minibatch on the device: obs, next_obs (b, obs_dim); action (b, act_dim); reward, terminal (b,). float32."""
+
+    obs: Tensor
+    action: Tensor
+    reward: Tensor
+    next_obs: Tensor
+    terminal: Tensor
+
+    def __len__(self) -> int:
+        return self.reward.shape[0]
+
+
+class Replay:
+    """The newest ``capacity`` transitions, sampled uniformly with replacement.
+
+    One row holds a whole transition, so that a minibatch is one gather. The ring's content and cursor depend only on
+    the sequence of transitions appended, never on how it was cut into calls: a resumed run rebuilds it from the log.
+
+    Args:
+        capacity: transitions kept.
+        obs_dim, act_dim: lengths of observation and action.
+        device: where the rows lie.
+        generator: draws the samples; on ``device``, this ring's own.
+    """
+
+    def __init__(
+        self, capacity: int, obs_dim: int, act_dim: int, device: torch.device, generator: torch.Generator
+    ) -> None:
+        self.capacity = capacity
+        self.total = 0
+        self._widths = [obs_dim, act_dim, 1, obs_dim, 1]
+        # Not zeroed: rows beyond the fill are never read, and untouched pages cost no memory.
+        self._rows = torch.empty(capacity, sum(self._widths), device=device)
+        self._generator = generator
+
+    def __len__(self) -> int:
+        return min(self.total, self.capacity)
+
+    def append(self, transitions: Transitions) -> None:
+        """Add transitions in order; the oldest make room. Values are copied.
+
+        Raises:
+            ValueError: widths do not fit this ring.
+        """
+        columns = (
+            transitions.obs,
+            transitions.action,
+            transitions.reward[:, None],
+            transitions.next_obs,
+            transitions.terminal[:, None],
+        )
+        if [column.shape[1] for column in columns] != self._widths:
+            raise ValueError(f"transitions of widths {[c.shape[1] for c in columns]} in a ring of {self._widths}")
+        rows = np.concatenate(columns, axis=1, dtype=np.float32)[-self.capacity :]
+        start = (self.total + len(transitions) - len(rows)) % self.capacity
+        before_wrap = min(len(rows), self.capacity - start)
+        fresh = torch.from_numpy(rows)
+        self._rows[start : start + before_wrap].copy_(fresh[:before_wrap])
+        self._rows[: len(rows) - before_wrap].copy_(fresh[before_wrap:])
+        self.total += len(transitions)
+
+    def sample(self, batch_size: int) -> Batch:
+        """A minibatch of ``batch_size`` transitions, as views into one fresh tensor.
+
+        Raises:
+            ValueError: the ring is empty.
+        """
+        if self.total == 0:
+            raise ValueError("cannot sample from an empty replay")
+        device = self._rows.device
+        where = torch.randint(len(self), (batch_size,), generator=self._generator, device=device)
+        obs, action, reward, next_obs, terminal = torch.split(self._rows.index_select(0, where), self._widths, dim=1)
+        return Batch(obs, action, reward.squeeze(1), next_obs, terminal.squeeze(1))

@@ -1,0 +1,33 @@
+"""The temperature α: how much entropy is worth, tuned so that the policy keeps the target entropy."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+ALPHA_MIN, ALPHA_MAX = 1e-5, 10.0
+"""α never leaves these bounds. At one of them for long, target entropy and reward scale do not fit each other."""
+
+
+def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    """J(α) = mean_b (−α (log π(a|s) + H̄)), α = exp(log_alpha) (Haarnoja et al. 2018b, eq. 18).
+
+    Entropy above the target lowers α, below raises it.
+
+    Args:
+        log_alpha: () parameter.
+        log_prob: (b,) nats; detached here, α's loss must not move the actor.
+        target_entropy: H̄, nats, normalised units.
+
+    Returns:
+        ()
+    """
+    return -log_alpha.exp() * (log_prob.detach().mean() + target_entropy)
+
+
+@torch.no_grad()
+def bound_(log_alpha: Tensor) -> None:
+    """Keep α within [ALPHA_MIN, ALPHA_MAX], in place."""
+    log_alpha.clamp_(math.log(ALPHA_MIN), math.log(ALPHA_MAX))

@@ -1,0 +1,112 @@
+"""The trainer process.
+
+It ends in order, with a last checkpoint and bundle, on SIGTERM and when the supervisor is gone; SIGINT it ignores, since
+a terminal sends that to the whole group and the supervisor decides. torch is imported after the signal handlers stand.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from robotsac.config.schema import LearnerSettings
+from robotsac.contract import Contract
+from robotsac.errors import RobotsacError
+from robotsac.learner.board import LEARNER_FIELDS, TrainerState
+from robotsac.learner.replay_log import FILE_NAME, ReplayLog
+from robotsac.learner.run_folder import TRAINER_ERROR_FILE, TRAINER_LOCK_FILE, locked, write_error
+from robotsac.shared import SharedBlock
+
+POLL_S = 0.01
+"""How long the trainer sleeps when there is nothing to do: a fresh record waits at most this long."""
+LOCK_WAIT_S = 10.0
+"""A trainer whose supervisor was killed writes its last checkpoint first; its successor waits."""
+
+
+@dataclass(frozen=True)
+class TrainerArgs:
+    """What the supervisor hands over. ``parent_pid``: the supervisor's, whose end is this process's end."""
+
+    settings: LearnerSettings
+    run_dir: Path
+    run_id: str
+    board_name: str
+    parent_pid: int
+
+
+def trainer_main(args: TrainerArgs) -> None:
+    """Entry point of the process. Leaves ``trainer-error.json`` behind when it cannot go on.
+
+    Raises:
+        SystemExit: with the error's exit code, after an error that was raised on purpose.
+    """
+    stop = StopConditions(args.parent_pid)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, stop.on_signal)
+    os.nice(args.settings.learn.nice)
+    try:
+        with locked(args.run_dir / TRAINER_LOCK_FILE, "trainer", LOCK_WAIT_S):
+            _train(args, stop)
+    except RobotsacError as error:
+        write_error(args.run_dir / TRAINER_ERROR_FILE, error)
+        raise SystemExit(error.exit_code) from error
+
+
+class StopConditions:
+    """SIGTERM came, or the parent is gone."""
+
+    def __init__(self, parent_pid: int) -> None:
+        self._parent_pid = parent_pid
+        self._signalled = False
+
+    def on_signal(self, _signal: int, _frame: FrameType | None) -> None:
+        """The handler: only notes it."""
+        self._signalled = True
+
+    def __call__(self) -> bool:
+        return self._signalled or os.getppid() != self._parent_pid
+
+
+def _train(args: TrainerArgs, stop: StopConditions) -> None:
+    import torch  # takes seconds, which pass while the first robot is still being started
+
+    torch.set_num_threads(args.settings.learn.threads)
+    # Adam's moments of dead units decay into denormals, which cost a hundred times a normal number on a CPU.
+    torch.set_flush_denormal(True)
+    board = SharedBlock.attach(args.board_name, LEARNER_FIELDS)
+    try:
+        with ReplayLog(args.run_dir / FILE_NAME, read_only=True) as log:
+            contract = _wait_for_contract(log, board, stop)
+            if contract is not None:
+                _train_on(args, contract, log, board, stop)
+    finally:
+        board.close()
+
+
+def _wait_for_contract(log: ReplayLog, board: SharedBlock, stop: StopConditions) -> Contract | None:
+    """The contract of the first robot that came; ``None`` when stopped before."""
+    board["trainer_state"] = TrainerState.WAITING_FOR_ROBOT
+    while not stop():
+        board["beat_ns"] = time.monotonic_ns()
+        if (contract := log.contract()) is not None:
+            return contract
+        time.sleep(POLL_S)
+    return None
+
+
+def _train_on(args: TrainerArgs, contract: Contract, log: ReplayLog, board: SharedBlock, stop: StopConditions) -> None:
+    from robotsac.learner.training import Training
+
+    training = Training(args.settings, args.run_dir, args.run_id, contract, log, board)
+    try:
+        if training.open(stop):
+            while not stop():
+                if training.step():
+                    time.sleep(POLL_S)
+            training.finish()
+    finally:
+        training.close()

@@ -1,0 +1,127 @@
+"""``learn`` and ``collect`` as processes over loopback ZeroMQ: every record accounted for, whatever is killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+from processes import SMALL, Command, free_address, replay_seqs, running, spool_seqs, wait_for
+
+from robotsac.policy.accept import read_info
+
+
+def collect_arguments(address: str, *more: str, robot: str = "arm0-sim") -> list[str]:
+    return ["collect", "--robot", robot, "--run", "bot", "--learner", address, "--json", *more]
+
+
+def learn_arguments(address: str, *more: str) -> list[str]:
+    return ["learn", "--run", "brain", "--set", f"link.address='{address}'", "--json", *SMALL, *more]
+
+
+def assert_exactly_once(folder, records: int) -> None:
+    spool, replay = spool_seqs(folder / "runs/bot/spool.db"), replay_seqs(folder / "runs/brain/replay.db")
+    assert set(spool.values()) == {1}
+    assert set(replay.values()) == {1}, "duplicated in the learner's log"
+    assert spool.keys() == replay.keys(), "lost between robot and learner"
+    assert len(replay) == records
+
+
+def test_every_record_of_a_run_reaches_the_replay_exactly_once(tmp_path):
+    address = free_address()
+    with running(tmp_path, "learn", *learn_arguments(address)) as learn:
+        with running(tmp_path, "collect", *collect_arguments(address, "--steps", "1000")) as collect:
+            assert collect.wait() == 0, collect.output()
+            result = collect.result()
+        learn.process.send_signal(signal.SIGTERM)
+        assert learn.wait() == 0, learn.output()
+    assert result["torque_off"]
+    assert result["unsent"] == 0
+    assert result["policy_version"] > 0, "new policies reached the robot while it ran"
+    # One final record closes each episode.
+    assert_exactly_once(tmp_path, result["steps"] + result["episodes"])
+    latest = json.loads((tmp_path / "runs/brain/policies/latest.json").read_text())
+    assert read_info((tmp_path / "runs/brain/policies" / latest["file"]).read_bytes()).version == latest["version"]
+
+
+def test_a_learner_killed_mid_run_resumes_with_nothing_lost_and_nothing_twice(tmp_path):
+    address = free_address()
+
+    def durable() -> int:
+        try:
+            return json.loads((tmp_path / "runs/brain/ingest-status.json").read_text())["records"]
+        except (OSError, ValueError, KeyError):
+            return 0
+
+    with running(tmp_path, "collect", *collect_arguments(address, "--steps", "1500")) as collect:
+        with running(tmp_path, "learn", *learn_arguments(address)) as learn:
+            wait_for(lambda: durable() > 400, "400 records at the learner", collect)
+            learn.kill_all()
+        wait_for(lambda: "no sign of life" in collect.output(), "word of the loss", collect)
+        with running(tmp_path, "learn2", *learn_arguments(address, "--resume")) as learn:
+            assert collect.wait() == 0, collect.output()
+            learn.process.send_signal(signal.SIGTERM)
+            assert learn.wait() == 0, learn.output()
+    result = collect.result()
+    assert result["torque_off"]
+    assert_exactly_once(tmp_path, result["steps"] + result["episodes"])
+
+
+def test_records_collected_offline_are_sent_by_the_next_run(tmp_path):
+    address = free_address()
+    with running(tmp_path, "offline", *collect_arguments(address, "--offline", "--steps", "200")) as offline:
+        assert offline.wait() == 0, offline.output()
+    first = offline.result()
+    assert first["unsent"] == first["steps"] + first["episodes"]
+    with running(tmp_path, "learn", *learn_arguments(address)) as learn:
+        with running(tmp_path, "online", *collect_arguments(address, "--steps", "100")) as online:
+            assert online.wait() == 0, online.output()
+        learn.process.send_signal(signal.SIGTERM)
+        assert learn.wait() == 0, learn.output()
+    second = online.result()
+    assert second["unsent"] == 0
+    assert_exactly_once(tmp_path, sum(r["steps"] + r["episodes"] for r in (first, second)))
+
+
+def test_a_learner_of_another_contract_is_refused_in_words(tmp_path):
+    address = free_address()
+    with running(tmp_path, "learn", *learn_arguments(address)) as learn:
+        with running(tmp_path, "collect", *collect_arguments(address, "--steps", "100")) as collect:
+            assert collect.wait() == 0, collect.output()
+        with running(tmp_path, "other", *collect_arguments(address, "--set", "task.history_steps=4")) as other:
+            code = other.wait()
+        learn.process.send_signal(signal.SIGTERM)
+        learn.wait()
+    assert code != 0
+    assert "history_steps" in other.output()
+    assert "Traceback" not in other.output()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_collection_with_torque_off(tmp_path, number):
+    with running(tmp_path, "collect", *collect_arguments(free_address(), "--offline")) as collect:
+        wait_for((tmp_path / "runs/bot/spool.db").exists, "the spool", collect)
+        collect.process.send_signal(number)
+        assert collect.wait() == 0, collect.output()
+    assert collect.result()["torque_off"]
+
+
+def test_no_learner_is_said_with_the_command_that_starts_one(tmp_path):
+    arguments = collect_arguments(free_address(), "--set", "collect.wait_for_learner_s=1")
+    with running(tmp_path, "collect", *arguments) as collect:
+        assert collect.wait() == 5
+    assert "robotsac learn" in collect.output()
+    assert "Traceback" not in collect.output()
+
+
+def test_a_second_learner_on_the_same_port_is_told_who_is_there(tmp_path):
+    address = free_address()
+    with running(tmp_path, "learn", *learn_arguments(address)) as learn:
+        wait_for((tmp_path / "runs/brain/ingest-status.json").exists, "the first learner", learn)
+        second = Command(tmp_path, "second", "learn", "--run", "other", "--set", f"link.address='{address}'", *SMALL)
+        try:
+            assert second.wait() != 0
+        finally:
+            second.close()
+    assert "in use" in second.output()
+    assert "Traceback" not in second.output()

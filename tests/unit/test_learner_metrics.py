@@ -1,0 +1,107 @@
+"""Metrics and the learning curve."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robotsac.errors import StorageError
+from robotsac.learner.assembler import Episode
+from robotsac.learner.curve import plot_learning_curve, rolling_mean
+from robotsac.learner.metrics import FILE_NAME, RECENT_EPISODES, Metrics, Recent, read_lines
+from robotsac.learner.rates import Rate
+from robotsac.records import EpisodeEnd
+
+
+def finished(number: int = 1, end: EpisodeEnd = EpisodeEnd.SUCCESS, **changed: object) -> Episode:
+    made = Episode("r", "b", number, end, 50, -1.5, False, False, 3, True, 50 * number)
+    return dataclasses.replace(made, **changed)  # type: ignore[arg-type]
+
+
+def test_lines_say_when_in_robot_time(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, control_rate_hz=50)
+    metrics.open()
+    metrics.episode(finished(4), row=9, updates=120)
+    metrics.train(row=9, updates=121, values={"alpha": 0.1, "critic_loss": float("nan")})
+    metrics.close()
+    metrics.close()
+    episode, train = read_lines(tmp_path / FILE_NAME)
+    assert (episode["kind"], episode["robot_time_s"], episode["success"], episode["end"]) == (
+        "episode", 4.0, True, "SUCCESS"
+    )  # fmt: skip
+    assert (train["updates"], train["alpha"], train["critic_loss"]) == (121, 0.1, None)
+
+
+def test_resuming_takes_back_what_came_after_the_checkpoint(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 50)
+    metrics.open()
+    for row in (1, 2, 3):
+        metrics.episode(finished(row), row=row, updates=10 * row)
+        metrics.train(row, 10 * row, {})
+    metrics.close()
+    with (tmp_path / FILE_NAME).open("ab") as file:
+        file.write(b'{"kind":"train","row":1,"upd')  # cut off by a crash
+    metrics = Metrics(tmp_path, 50)
+    metrics.open(row=2, updates=15)
+    metrics.episode(finished(3), row=3, updates=16)
+    metrics.close()
+    lines = read_lines(tmp_path / FILE_NAME)
+    assert [(line["kind"], line["row"], line["updates"]) for line in lines] == [
+        ("episode", 1, 10), ("train", 1, 10), ("episode", 3, 16)
+    ]  # fmt: skip
+
+
+def test_tensorboard_events_are_written(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    metrics = Metrics(tmp_path, 50)
+    metrics.open()
+    metrics.episode(finished(), 1, 1)
+    metrics.close()
+    assert any((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_recent_counts_what_says_something_about_the_policy() -> None:
+    recent = Recent()
+    assert (recent.success_rate, recent.mean_return) == (0.0, 0.0)
+    recent.add(finished(1))
+    recent.add(finished(2, EpisodeEnd.TIME_LIMIT, return_=-2.5))
+    recent.add(finished(3, EpisodeEnd.OPERATOR))
+    recent.add(finished(4, complete=False))
+    assert (recent.success_rate, recent.mean_return, recent.episodes) == (0.5, -2.0, 4)
+    for number in range(RECENT_EPISODES):
+        recent.add(finished(number))
+    assert recent.success_rate == 1.0
+
+
+def test_rolling_mean_is_over_what_there_is() -> None:
+    assert rolling_mean(np.array([1.0, 0.0, 0.0, 1.0]), 2).tolist() == [1.0, 0.5, 0.0, 0.5]
+    assert rolling_mean(np.array([4.0]), 20).tolist() == [4.0]
+
+
+def test_rate_is_per_second_over_the_window() -> None:
+    rate = Rate()
+    assert rate.at(0.0, 0) == 0.0
+    assert rate.at(2.0, 10) == 5.0
+    assert rate.at(100.0, 10) == pytest.approx(0.0)
+
+
+def test_the_learning_curve_is_a_picture(tmp_path: Path) -> None:
+    metrics = Metrics(tmp_path, 50)
+    metrics.open()
+    for number in range(1, 40):
+        end = EpisodeEnd.SUCCESS if number > 20 else EpisodeEnd.TIME_LIMIT
+        metrics.episode(finished(number, end, random=number < 5, return_=float(number)), number, number)
+    metrics.episode(finished(40, return_=float("nan")), 40, 40)
+    metrics.close()
+    path = plot_learning_curve(tmp_path)
+    assert path == tmp_path / "learning_curve.png"
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.stat().st_size > 10_000
+
+
+def test_without_an_episode_there_is_no_curve(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="no finished episode"):
+        plot_learning_curve(tmp_path)

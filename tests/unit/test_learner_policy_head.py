@@ -1,0 +1,77 @@
+"""The tanh-Gaussian: its density, its bounds, its numerics."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robotsac.learner.policy_head import bounded_log_std, log_prob, sample, squash, tanh_log_det
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.8, -2.0])
+@pytest.mark.parametrize("log_std", [-3.0, -1.5, 0.0, 1.0])
+def test_density_over_the_action_interval_integrates_to_one(mean: float, log_std: float) -> None:
+    # Integrated over u, where it is smooth: da = (1 − tanh² u) du.
+    sigma = math.exp(log_std)
+    u = torch.linspace(mean - 9 * sigma, mean + 9 * sigma, 20001, dtype=torch.float64)[:, None]
+    density = log_prob(u, torch.full_like(u, log_std), (u - mean) / sigma).exp()
+    jacobian = tanh_log_det(u)[:, 0].exp()
+    assert float(torch.trapezoid(density * jacobian, u[:, 0])) == pytest.approx(1.0, abs=1e-3)
+
+
+def test_density_is_per_unit_of_the_action() -> None:
+    # σ large and squashed: nearly all mass at ±1. σ small at 0: a Gaussian of the same σ.
+    zero = torch.zeros(1, 1, dtype=torch.float64)
+    assert float(log_prob(zero, zero + math.log(0.01), zero)) == pytest.approx(-math.log(0.01 * math.sqrt(2 * math.pi)))
+
+
+def test_log_det_in_float32_agrees_with_float64_and_has_finite_gradients() -> None:
+    u = torch.linspace(-20, 20, 4001, requires_grad=True)
+    exact = tanh_log_det(u.detach().double())
+    got = tanh_log_det(u)
+    assert torch.allclose(got.double(), exact, atol=1e-4)
+    got.sum().backward()
+    assert u.grad is not None and bool(u.grad.isfinite().all())
+
+
+def test_log_det_does_not_saturate() -> None:
+    # 1 − tanh²(10) = 8.24e-9: its logarithm is −18.61, where the textbook form in float32 says −13.8.
+    assert float(tanh_log_det(torch.tensor(10.0))) == pytest.approx(-18.6137, abs=1e-3)
+
+
+@given(st.floats(-1e6, 1e6))
+def test_log_std_stays_within_its_bounds_for_any_raw_output(raw: float) -> None:
+    got = float(bounded_log_std(torch.tensor(raw, dtype=torch.float64), -5.0, 2.0))
+    assert -5.0 <= got <= 2.0
+
+
+def test_log_std_is_in_the_middle_at_zero_and_has_a_gradient_far_out() -> None:
+    raw = torch.tensor([0.0, 3.0], dtype=torch.float64, requires_grad=True)
+    got = bounded_log_std(raw, -5.0, 2.0)
+    got.sum().backward()
+    assert float(got[0].detach()) == pytest.approx(-1.5)
+    assert raw.grad is not None and bool((raw.grad > 0).all())
+
+
+def test_log_prob_is_summed_over_dimensions_and_one_per_row() -> None:
+    mean, log_std, noise = torch.randn(4, 3), torch.randn(4, 3), torch.randn(4, 3)
+    action, got = sample(mean, log_std, noise)
+    assert action.shape == (4, 3)
+    assert got.shape == (4,)
+    alone = [sample(mean[i : i + 1, j : j + 1], log_std[i : i + 1, j : j + 1], noise[i : i + 1, j : j + 1])[1]
+             for i in range(4) for j in range(3)]  # fmt: skip
+    assert torch.allclose(got, torch.stack(alone).reshape(4, 3).sum(dim=1), atol=1e-5)
+
+
+def test_zero_noise_gives_the_squashed_mean() -> None:
+    mean = torch.tensor([[0.3, -4.0]])
+    assert torch.equal(squash(mean, torch.zeros(1, 2), torch.zeros(1, 2)), torch.tanh(mean))
+
+
+def test_sample_and_squash_are_the_same_action() -> None:
+    mean, log_std, noise = torch.randn(5, 2), torch.randn(5, 2), torch.randn(5, 2)
+    assert torch.equal(sample(mean, log_std, noise)[0], squash(mean, log_std, noise))
