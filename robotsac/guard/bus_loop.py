@@ -84,6 +84,7 @@ class BusLoop:
         self._previous = self._zero
         self._lost_in_a_row = 0
         self._stale_in_a_row = np.zeros(self.spec.n, dtype=np.int64)
+        self._any_stale = False
         self._joints: JointState | None = None
 
     @property
@@ -147,20 +148,24 @@ class BusLoop:
             self._count_lost(error, tally)
             return
         finally:
-            tally.exchange_ns += time.perf_counter_ns() - admitted_ns
+            exchanged_ns = time.perf_counter_ns()
+            tally.exchange_ns += exchanged_ns - admitted_ns
         self._previous = admission.torque
         self._lost_in_a_row = 0
         self._recorder.note(asked, joints, admission.flags)
-        if not joints.fresh.all():
+        if np.count_nonzero(joints.fresh) < self.spec.n:
             self._count_stale(joints, tally)
-        elif self._stale_in_a_row.any():
+            self._any_stale = True
+        elif self._any_stale:
             self._stale_in_a_row[:] = 0
+            self._any_stale = False
         if stopping:
             limit.check_finite(joints)
         else:
             limit.check_state(joints, self._limits)
         tally.applied += joints.tau_cmd - gravity + self.spec.policy_damping * state.dq
         tally.ticks += 1
+        tally.admit_ns += time.perf_counter_ns() - exchanged_ns
 
     def _wait(self, tally: Tally, strict_deadline: bool) -> None:
         missed = self._pacer.wait()

@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robotsac.arm import ArmSpec, JointState, LimitedTorque, Vector
 from robotsac.errors import FaultCode, GuardFault
@@ -52,9 +53,8 @@ class Limits:
     dtau_tick: Vector = field(init=False)
     derate_c: Vector = field(init=False)
     velocity_reach: Vector = field(init=False)
-    brake_room: Vector = field(init=False)
     q_middle: Vector = field(init=False)
-    q_half: Vector = field(init=False)
+    q_half_free: Vector = field(init=False)
     q_half_hard: Vector = field(init=False)
     dq_fault: Vector = field(init=False)
 
@@ -65,10 +65,9 @@ class Limits:
             "dtau_tick": spec.dtau_max * self.dt_s,
             "derate_c": spec.temp_max - DERATE_SPAN_C,
             "velocity_reach": spec.damping * spec.dq_max,
-            # From here on inward a joint at dq_max can still brake before its soft limit.
-            "brake_room": spec.dq_max**2 / (2.0 * spec.ddq_brake),
             "q_middle": 0.5 * (spec.q_min + spec.q_max),
-            "q_half": 0.5 * (spec.q_max - spec.q_min),
+            # Within this half-range a joint at dq_max can still brake before its soft limit.
+            "q_half_free": 0.5 * (spec.q_max - spec.q_min) - spec.dq_max**2 / (2.0 * spec.ddq_brake),
             "q_half_hard": 0.5 * (spec.q_max - spec.q_min) + spec.hard_margin,
             "dq_fault": self.velocity_fault_factor * spec.dq_max,
         }
@@ -104,11 +103,11 @@ def admit(tau: Vector, previous: Vector, state: JointState, gravity: Vector, lim
     ramped = rate(fenced, previous, limits)
     final = torque(ramped, limits)
     flags = 0
-    if (final != tau).any():
+    if not _all(final == tau):
         stages = (tau, bounded, derated, slowed, fenced, ramped)
         names = (_TORQUE, _TEMPERATURE, _VELOCITY, _POSITION, _RATE)
         for before, after, flag in zip(stages, stages[1:], names, strict=False):
-            if after is not before and (after != before).any():
+            if after is not before and not _all(after == before):
                 flags |= flag
     return Admission(LimitedTorque(final), flags)
 
@@ -122,7 +121,7 @@ def finite(tau: Vector, spec: ArmSpec) -> None:
     if tau.shape != (spec.n,):
         raise GuardFault(FaultCode.WRONG_SHAPE, detail=f"torque has shape {tau.shape}, the arm has {spec.n} joints")
     ok = np.isfinite(tau)
-    if not ok.all():
+    if not _all(ok):
         joint = int(np.argmin(ok))
         raise GuardFault(
             FaultCode.NOT_FINITE, joint=joint, name=spec.joint_names[joint], detail=f"asked torque is {tau[joint]} N·m"
@@ -136,7 +135,7 @@ def torque(tau: Vector, limits: Limits) -> Vector:
 
 def temperature(tau: Vector, gravity: Vector, temp_c: Vector, limits: Limits) -> Vector:
     """Torque beyond gravity compensation, scaled from 1 at ``temp_max`` − 10 °C to 0 at ``temp_max``."""
-    if (temp_c <= limits.derate_c).all():
+    if _all(temp_c <= limits.derate_c):
         return tau
     share = _within((limits.spec.temp_max - temp_c) / DERATE_SPAN_C, 0.0, 1.0)
     return gravity + (tau - gravity) * share
@@ -157,7 +156,7 @@ def position(tau: Vector, q: Vector, dq: Vector, gravity: Vector, limits: Limits
     With a = ``ddq_brake`` and d the distance to the limit, v = √(2·a·d): the speed from which constant deceleration a
     comes to rest at the limit. Beyond the limit the bound turns inward.
     """
-    if (np.abs(q - limits.q_middle) <= limits.q_half - limits.brake_room).all():
+    if _all(np.abs(q - limits.q_middle) <= limits.q_half_free):
         return tau  # far from every limit the braking speed is dq_max, and velocity() has seen to that
     spec = limits.spec
     base = gravity - spec.damping * dq
@@ -186,8 +185,8 @@ def check_state(state: JointState, limits: Limits) -> None:
         GuardFault: a value is not finite, a joint is beyond its hard limit, far too fast, or too hot.
     """
     # Written so that a NaN fails: a comparison with one is never true.
-    inside = (np.abs(state.q - limits.q_middle) <= limits.q_half_hard).all()
-    if inside and (np.abs(state.dq) <= limits.dq_fault).all() and (state.temp_c < limits.spec.temp_max).all():
+    inside = _all(np.abs(state.q - limits.q_middle) <= limits.q_half_hard)
+    if inside and _all(np.abs(state.dq) <= limits.dq_fault) and _all(state.temp_c < limits.spec.temp_max):
         return
     check_finite(state)
     raise _diagnose(state, limits)
@@ -225,3 +224,8 @@ def _within(value: Vector, low: Vector | float, high: Vector | float) -> Vector:
     """``np.clip`` without its overhead, which is three times its work on six numbers."""
     bounded: Vector = np.minimum(np.maximum(value, low), high)
     return bounded
+
+
+def _all(claims: NDArray[np.bool_]) -> bool:
+    """``claims.all()`` without its overhead, which is ten times its work on six of them."""
+    return bool(np.count_nonzero(claims) == claims.size)

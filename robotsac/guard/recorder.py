@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robotsac.arm import ArmSpec, JointState, Vector
 from robotsac.errors import GuardFault
@@ -24,42 +26,25 @@ class FlightRecorder:
     """
 
     def __init__(self, spec: ArmSpec, ticks: int, folder: Path | None) -> None:
-        vector = ("<f8", (spec.n,))
         self._spec = spec
         self._folder = folder
-        self._written = 0
-        self._ring = np.zeros(
-            max(1, ticks),
-            dtype=[
-                ("t_ns", "<i8"),
-                ("flags", "<u4"),
-                ("q", *vector),
-                ("dq", *vector),
-                ("tau_asked", *vector),
-                ("tau_cmd", *vector),
-                ("tau", *vector),
-                ("temp_c", *vector),
-            ],
-        )
+        # States are never written again, so the tick keeps references; arrays are made when somebody looks.
+        self._ring: deque[tuple[Vector, JointState, int]] = deque(maxlen=max(1, ticks))
 
     def note(self, asked: Vector, state: JointState, flags: int) -> None:
-        """One bus tick."""
-        row = self._ring[self._written % len(self._ring)]
-        row["t_ns"] = state.t_ns
-        row["flags"] = flags
-        row["q"] = state.q
-        row["dq"] = state.dq
-        row["tau_asked"] = asked
-        row["tau_cmd"] = state.tau_cmd
-        row["tau"] = state.tau
-        row["temp_c"] = state.temp_c
-        self._written += 1
+        """One bus tick: asked torque (n,), N·m, the state it brought, ``Flag`` bits."""
+        self._ring.append((asked, state, flags))
 
-    def ticks(self) -> np.ndarray:
+    def ticks(self) -> NDArray[np.void]:
         """The ring in order of time, oldest first: structured, (k,)."""
-        if self._written <= len(self._ring):
-            return self._ring[: self._written].copy()
-        return np.roll(self._ring, -(self._written % len(self._ring)))
+        columns = ("q", "dq", "tau_cmd", "tau", "temp_c")
+        vectors = [(name, "<f8", (self._spec.n,)) for name in ("tau_asked", *columns)]
+        rows = np.zeros(len(self._ring), dtype=[("t_ns", "<i8"), ("flags", "<u4"), *vectors])
+        for row, (asked, state, flags) in zip(rows, self._ring, strict=True):
+            row["t_ns"], row["flags"], row["tau_asked"] = state.t_ns, flags, asked
+            for name in columns:
+                row[name] = getattr(state, name)
+        return rows
 
     def write(self, fault: GuardFault, t_ns: int) -> Path | None:
         """Write ``fault`` and the ring beside each other. Never raises: a full disk must not stand between a fault and
@@ -84,8 +69,7 @@ class FlightRecorder:
             self._folder.mkdir(parents=True, exist_ok=True)
             if len(list(self._folder.glob("fault-*.json"))) >= FILES_MAX:
                 return None
-            ring = self.ticks()
-            np.save(self._folder / f"{stem}.npy", ring)
+            np.save(self._folder / f"{stem}.npy", self.ticks())
             path.write_text(json.dumps(report, indent=2), encoding="utf-8")
         except OSError:
             return None

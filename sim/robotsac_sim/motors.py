@@ -66,4 +66,5 @@ class MotorBank:
     def deliver(self, tau: Vector, dq: Vector) -> Vector:
         """The part of ``tau`` (n,), N·m, that the supply can push against the back-EMF at ``dq`` (n,), rad/s."""
         drag = self._drag * dq
-        return np.minimum(np.maximum(tau, -self._reach - drag), self._reach - drag)
+        delivered: Vector = np.minimum(np.maximum(tau, -self._reach - drag), self._reach - drag)
+        return delivered

@@ -32,6 +32,8 @@ class MujocoParams(BaseModel):
 class PlantClock:
     """The plant's time."""
 
+    free_running = False
+
     def __init__(self, plant: Plant) -> None:
         self._plant = plant
         self._now_ns = plant.t_ns

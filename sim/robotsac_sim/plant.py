@@ -24,6 +24,8 @@ Vector = NDArray[np.float64]
 NS_PER_US = 1000
 # The motors' voltage limit is looked at anew at least this often.
 SATURATION_PERIOD_NS = 4_000_000
+# Long enough for an arm to fall from its park pose onto its stops and come to rest.
+SETTLE_NS = 5_000_000_000
 
 
 class SimServo(BaseModel):
@@ -134,6 +136,13 @@ class Plant:
         self._delivered[:] = 0.0
         mujoco.mj_forward(self._model, self._data)
 
+    def settle(self) -> None:
+        """Fall to where the arm lies without torque, and call that time zero."""
+        self.place(self.q)
+        self.advance_to(self.t_ns + SETTLE_NS)
+        self.place(self.q)
+        self.t_ns = 0
+
     def _check(self) -> None:
         warning = self._data.warning
         for kind in (
@@ -150,7 +159,7 @@ class Plant:
 
 
 def build_plant(robot: RobotConfig) -> Plant:
-    """The plant that ``[robot]`` and ``[robot.sim]`` describe, standing at the park pose.
+    """The plant that ``[robot]`` and ``[robot.sim]`` describe, lying where it falls from the park pose.
 
     Raises:
         ConfigError: a servo model without figures, or a servo list of the wrong length.
@@ -164,10 +173,12 @@ def build_plant(robot: RobotConfig) -> Plant:
         if unknown:
             raise ConfigError(f"robot.sim.servos: no motor figures for {unknown}", reason=f"known: {sorted(MOTORS)}")
         motors = MotorBank([MOTORS[servo.model] for servo in table.servos], table.supply_v)
-    return Plant(
+    plant = Plant(
         robot.model,
         tuple(joint.name for joint in robot.joints),
         timestep_ns=table.timestep_us * NS_PER_US,
         motors=motors,
         start=np.array(robot.park_rad),
     )
+    plant.settle()
+    return plant
