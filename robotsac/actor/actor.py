@@ -70,7 +70,6 @@ class Actor:
         self._parent = os.getppid()
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
         self._deadline_faults = 0
-        self._rate_mark = (0, 0)
 
     def run(self) -> None:
         """Connect, wait for the learner, move, stop. Raises what the supervisor must show."""
@@ -101,8 +100,7 @@ class Actor:
             self._enter(Phase.ENDED)
 
     def _collect(self, env: ArmEnv, runner: EpisodeRunner, slot: PolicySlot) -> None:
-        board, clock = self._board, env.arm.clock
-        self._rate_mark = (0, clock.now_ns())
+        board = self._board
         board["moving_since_ns"] = board["beat_ns"] = time.monotonic_ns()
 
         def on_step() -> None:
@@ -145,10 +143,8 @@ class Actor:
         board["policy_rejected"] = slot.counters.rejected
         if env.last_tick is not None:
             board["latency_us"] = int(runner.latency_us)
-        now_ns, steps = env.arm.clock.now_ns(), board["steps"]
-        if summary.steps and now_ns > self._rate_mark[1]:
-            board["rate_millihz"] = int((steps - self._rate_mark[0]) * 1000 * NS_PER_S / (now_ns - self._rate_mark[1]))
-        self._rate_mark = (steps, now_ns)
+        if summary.seconds > 0:
+            board["rate_millihz"] = int(1000 * summary.steps / summary.seconds)
         self._uplink["policy_accepted"] = board["policy_version"]
         self._uplink["policy_rejected"] = slot.counters.rejected
         if summary.fault is not None:

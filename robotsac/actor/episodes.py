@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robotsac.actor.random_policy import SmoothRandom
+from robotsac.clock import NS_PER_S
 from robotsac.env.arm_env import ArmEnv
 from robotsac.errors import GuardFault
 from robotsac.policy.runner import Policy
@@ -28,9 +29,10 @@ class PolicySource(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EpisodeSummary:
-    """One episode as the operator sees it."""
+    """One episode as the operator sees it; ``seconds`` of the arm's time from its first observation to its last."""
 
     steps: int
+    seconds: float
     total_reward: float
     end: EpisodeEnd
     policy_version: int
@@ -86,6 +88,7 @@ class EpisodeRunner:
         env = self.env
         obs, _ = env.reset(options=options)
         self.episode += 1
+        begin_ns = env.arm.clock.now_ns()
         ready_ns = time.perf_counter_ns()
         end, total, steps, version = EpisodeEnd.RUNNING, 0.0, 0, 0
         fault: GuardFault | None = None
@@ -107,7 +110,8 @@ class EpisodeRunner:
             if on_step is not None:
                 on_step()
         self._put_final(obs, end, version)
-        return EpisodeSummary(steps, total, end, version, fault)
+        seconds = (env.arm.clock.now_ns() - begin_ns) / NS_PER_S
+        return EpisodeSummary(steps, seconds, total, end, version, fault)
 
     def _act(self, obs: NDArray[np.float32]) -> tuple[NDArray[np.float32], int, int]:
         policy = self._source.swap()

@@ -55,16 +55,14 @@ class _JsonPrinter:
         now_s = time.monotonic()
         if "error" in body or now_s - self._last_s >= JSON_PERIOD_S or body.get("state") == "stopping":
             self._last_s = now_s
-            print(json.dumps(body), flush=True)
+            # The two processes' own reports repeat what stands beside them; they are in the run folder for the curious.
+            print(json.dumps({key: body[key] for key in body if key not in ("trainer", "ingest")}), flush=True)
 
 
 def _line(body: dict[str, Any]) -> str:
     if "error" in body:
         return str(body["error"]["message"])
-    robots = body["robots"]
-    names = (
-        ", ".join(f"{robot.get('robot', '?')} {robot.get('state', '')}".strip() for robot in robots) or "no robot yet"
-    )
+    names = ", ".join(f"{robot['robot']} {robot['state']}" for robot in body["robots"]) or "no robot yet"
     success = f"{body['success_rate']:.0%}" if body["episodes"] else "–"
     return (
         f"{body['run']} {body['state']}  {body['updates']:,} updates {body['updates_per_s']:.0f}/s  "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import cached_property
 
-
 from robotsac.arm import ArmSpec
 from robotsac.config import Config, load_config
 from robotsac.dynamics import RigidBody
