@@ -127,8 +127,8 @@ def test_move_to_refuses_a_goal_outside_the_soft_limits(guard):
         guard.move_to(guard.spec.q_max + 0.1)
 
 
-def test_a_constant_push_never_passes_the_hard_limits(guard):
-    """Bang-bang and constant full actions, ten seconds each: the braking distance holds."""
+def test_a_constant_push_stops_at_the_soft_limits(guard):
+    """Bang-bang and constant full actions, ten seconds each: the braking distance holds, well short of the stops."""
     rng = np.random.default_rng(0)
     started(guard)
     guard.activate()
@@ -136,8 +136,8 @@ def test_a_constant_push_never_passes_the_hard_limits(guard):
         for _ in range(500):
             guard.step(policy() * guard.spec.action_scale)
             q = guard.joints.q
-            assert (q < guard.spec.q_max + guard.spec.hard_margin).all()
-            assert (q > guard.spec.q_min - guard.spec.hard_margin).all()
+            assert (q < guard.spec.q_max + 0.05).all()
+            assert (q > guard.spec.q_min - 0.05).all()
     assert guard.state is GuardState.ACTIVE
 
 

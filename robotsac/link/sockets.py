@@ -1,0 +1,223 @@
+"""The ZeroMQ sockets under the two ends: every option set before connect or bind, no call that waits without a bound.
+
+DEALER (robot) dials ROUTER (learner). ZeroMQ reconnects by itself for ever; what it sends may be lost, doubled by a
+resend, or late: the two ends are built for that and trust nothing but their own acknowledgements.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+from typing import Self
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from robotsac.config.schema import LinkConfig
+from robotsac.errors import LinkError
+from robotsac.link.messages import FRAMES_MAX
+
+RECONNECT_MS, RECONNECT_MAX_MS = 100, 2000
+HANDSHAKE_MS = 2000
+CLOSE_LINGER_MS = 200
+# Messages ZeroMQ may hold per peer and direction; the window bounds what is on its way, this bounds a flood.
+QUEUE_MESSAGES = 1000
+KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_COUNT = 10, 5, 3
+IPC_PATH_MAX = 100
+
+_EVENTS = {
+    zmq.Event.CONNECTED: "connected",
+    zmq.Event.ACCEPTED: "accepted",
+    zmq.Event.DISCONNECTED: "disconnected",
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "handshake_failed",
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "handshake_failed",
+}
+
+_LOOPBACK = re.compile(r"tcp://(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):(\d{1,5})")
+
+
+def endpoint(address: str) -> str:
+    """What ZeroMQ is given for ``address``.
+
+    Raises:
+        LinkError: not an address of this host. Nothing leaves the host until it is encrypted.
+    """
+    if address.startswith("ipc://") and 0 < len(address) - len("ipc://") <= IPC_PATH_MAX and "\0" not in address:
+        return address
+    match = _LOOPBACK.fullmatch(address)
+    if match is None or not 0 < int(match[2]) < 65536 or any(int(part) > 255 for part in re.findall(r"\d+", match[1])):
+        raise LinkError(
+            f"link.address {address} is refused",
+            reason="the link is not encrypted yet (no CURVE), so only tcp://127.0.0.1:PORT, tcp://localhost:PORT, "
+            "tcp://[::1]:PORT and ipc://PATH are taken",
+            command="--set link.address=tcp://127.0.0.1:5757 (and an ssh tunnel between the hosts)",
+        )
+    # A name could resolve to another address than the one the other end means.
+    return address.replace("localhost", "127.0.0.1")
+
+
+class LinkSocket:
+    """What both sockets share: bounded waiting, and receiving that survives anything a peer sends."""
+
+    def __init__(self, kind: int, config: LinkConfig) -> None:
+        self.context = zmq.Context(io_threads=1)
+        self.socket = self.context.socket(kind)
+        set_options(self.socket, config)
+        # ZeroMQ drops a connection that misbehaves (garbage, a frame over the limit) without a word; its monitor tells.
+        self.events = dict.fromkeys(_EVENTS.values(), 0)
+        self._monitor = self.socket.get_monitor_socket(sum(_EVENTS))
+
+    def wait(self, timeout_ms: int) -> bool:
+        """Whether something can be received, waiting at most ``timeout_ms``."""
+        return bool(self.socket.poll(timeout_ms, zmq.POLLIN))
+
+    def receive_frames(self, frames_max: int) -> list[bytes] | None:
+        """One message, or ``None`` when there is none now. More frames than ``frames_max`` are read and thrown away."""
+        try:
+            frames = [self.socket.recv(zmq.NOBLOCK)]
+            while self.socket.getsockopt(zmq.RCVMORE):
+                frame = self.socket.recv(zmq.NOBLOCK)
+                # One frame too many is kept, so that the reader of the message sees that it is none.
+                if len(frames) <= frames_max:
+                    frames.append(frame)
+        except zmq.Again:
+            return None
+        return frames
+
+    def count_events(self) -> None:
+        """Bring :attr:`events` up to date: connections made, lost, and refused for what they sent."""
+        while self._monitor.poll(0):
+            event = zmq.Event(recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"])
+            if event in _EVENTS:
+                self.events[_EVENTS[event]] += 1
+
+    def close(self) -> None:
+        """Close at once, dropping what was not sent; idempotent."""
+        if not self.socket.closed:
+            self.socket.disable_monitor()
+            # The pair socket at our end stays open otherwise, and an open socket keeps term() waiting for ever.
+            self._monitor.close(linger=0)
+            self.socket.close(linger=0)
+        self.context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RobotSocket(LinkSocket):
+    """DEALER, dialling the learner. Raises LinkError for an address that is not of this host."""
+
+    def __init__(self, config: LinkConfig) -> None:
+        where = endpoint(config.address)
+        super().__init__(zmq.DEALER, config)
+        self.socket.connect(where)
+
+    def send(self, frames: list[bytes]) -> bool:
+        """Hand a message over. False when no connection is there or its queue is full; then nothing was taken."""
+        try:
+            self.socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def receive(self) -> list[bytes] | None:
+        """One message, or ``None``."""
+        return self.receive_frames(FRAMES_MAX)
+
+
+class LearnerSocket(LinkSocket):
+    """ROUTER, bound to the learner's one port.
+
+    Raises:
+        LinkError: the address is not of this host, is in use, or cannot be had.
+    """
+
+    def __init__(self, config: LinkConfig) -> None:
+        where = endpoint(config.address)
+        if _somebody_answers(where):
+            raise _in_use(config.address)
+        super().__init__(zmq.ROUTER, config)
+        try:
+            self.socket.bind(where)
+        except zmq.ZMQError as error:
+            self.close()
+            if error.errno == errno.EADDRINUSE:
+                raise _in_use(config.address) from error
+            raise LinkError(
+                f"{config.address} cannot be bound", reason=str(error), command="--set link.address=…"
+            ) from error
+
+    def send(self, peer: bytes, frames: list[bytes]) -> bool:
+        """Hand a message for ``peer`` over. False when that peer is gone or its queue is full."""
+        try:
+            self.socket.send_multipart([peer, *frames], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno == errno.EHOSTUNREACH:
+                return False
+            raise
+        return True
+
+    def receive(self) -> tuple[bytes, list[bytes]] | None:
+        """One message and the peer it came from, or ``None``."""
+        frames = self.receive_frames(FRAMES_MAX + 1)
+        return None if frames is None else (frames[0], frames[1:])
+
+
+def set_options(zmq_socket: zmq.Socket[bytes], config: LinkConfig) -> None:
+    """Every option, before connect or bind: ZeroMQ ignores most of them afterwards."""
+    heartbeat_ms, dead_ms = int(config.heartbeat_ms), int(config.dead_ms)
+    options = {
+        zmq.LINGER: 0,
+        zmq.SNDHWM: QUEUE_MESSAGES,
+        zmq.RCVHWM: QUEUE_MESSAGES,
+        zmq.MAXMSGSIZE: config.message_max_bytes,
+        zmq.HEARTBEAT_IVL: heartbeat_ms,
+        zmq.HEARTBEAT_TIMEOUT: dead_ms,
+        zmq.HEARTBEAT_TTL: dead_ms,
+        zmq.TCP_KEEPALIVE: 1,
+        zmq.TCP_KEEPALIVE_IDLE: KEEPALIVE_IDLE_S,
+        zmq.TCP_KEEPALIVE_INTVL: KEEPALIVE_EVERY_S,
+        zmq.TCP_KEEPALIVE_CNT: KEEPALIVE_COUNT,
+        zmq.RECONNECT_IVL: RECONNECT_MS,
+        zmq.RECONNECT_IVL_MAX: RECONNECT_MAX_MS,
+        # Only to connections that are there: nothing piles up for a dead peer.
+        zmq.IMMEDIATE: 1,
+        zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
+        zmq.IPV6: 1,
+    }
+    for option, value in options.items():
+        zmq_socket.setsockopt(option, value)
+    if zmq_socket.type == zmq.ROUTER:
+        # An unknown peer is an answer (EHOSTUNREACH), not a message silently dropped.
+        zmq_socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+
+
+def _in_use(address: str) -> LinkError:
+    port = address.rsplit(":", 1)[-1]
+    owner = (
+        f"ss -ltnp 'sport = :{port}'" if address.startswith("tcp:") else f"fuser -v {address.removeprefix('ipc://')}"
+    )
+    return LinkError(
+        f"{address} is in use",
+        reason="another learner, or another program, has this address; --set link.address=… takes another one",
+        command=owner,
+    )
+
+
+def _somebody_answers(where: str) -> bool:
+    """Whether a live process holds an ipc address; ZeroMQ's bind would silently take it away from that one."""
+    if not where.startswith("ipc://"):
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(where.removeprefix("ipc://"))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,6 @@
+"""The spool: a durable, bounded store of records on the robot."""
+
+from robotsac.spool.store import Spool
+from robotsac.spool.tables import BootInfo, DiskFullError
+
+__all__ = ["BootInfo", "DiskFullError", "Spool"]
