@@ -16,7 +16,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .PHONY: demo setup lint test test-all clean
 
 demo: $(STAMP)
-	$(BIN)/robotsac train --robot arm0-twin --steps 20000 --until-success 0.96
+	$(BIN)/robotsac train --robot arm0-twin --steps 16000 --until-success 0.96
 
 setup: $(STAMP)
 

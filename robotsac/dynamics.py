@@ -15,6 +15,9 @@ from robotsac.errors import ConfigError
 
 Vector = NDArray[np.float64]
 
+# MuJoCo would write MUJOCO_LOG.TXT into whatever folder the user stands in; what it warns of is raised as an error.
+mujoco.set_mju_user_warning(lambda _text: None)
+
 
 class RigidBody:
     """One arm's MJCF.

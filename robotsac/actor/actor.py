@@ -77,7 +77,8 @@ class Actor:
         env = ArmEnv(args.config, args.folder / "faults")
         contract = env.contract
         ring = RecordRing.attach(args.ring_name, record_dtype(contract.obs_dim, contract.act_dim))
-        slot = PolicySlot(BundleStore(args.folder / "policies"), contract, args.config.policy)
+        store, refusals = BundleStore(args.folder / "policies"), args.folder / "policy-refused.txt"
+        slot = PolicySlot(store, contract, args.config.policy, refusals)
         runner = EpisodeRunner(env, slot, ring.push, seed=args.seed, random_hold_s=args.config.collect.random_hold_s)
         try:
             self._enter(Phase.CONNECTING)

@@ -98,6 +98,7 @@ class Uplink:
         self._outbox: Outbox | None = None
         self._end: RobotEnd | None = None
         self._spooled_seq = -1
+        self._run_id = ""
         self._events_seen = 0
         self._commit_ns = self._room_ns = self._status_ns = self._retry_ns = 0
         self._stop_ns: int | None = None
@@ -218,6 +219,10 @@ class Uplink:
                 block["learner_updates"], block["learner_version"] = beat.updates, beat.policy_version
                 block["learner_transitions"] = beat.transitions
             block["durable_seq"], block["link_down_ns"] = max(block["durable_seq"], outbox.durable), end.down_since_ns
+            if end.run_id and end.run_id != self._run_id:
+                # Before the link is seen up: a robot must not start on the policy of another run.
+                self._guarded(lambda _: self._policies.begin_run(end.run_id), 0)
+                self._run_id = end.run_id
             # The limit first: who sees the link up must not see an old limit.
             block["limit_seq"] = end.limit_seq
             block["link_state"] = end.state

@@ -6,9 +6,11 @@ control ticks with one attribute read. The policy it replaces is kept for rollba
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 
 from robotsac.config.schema import PolicyConfig
 from robotsac.contract import Contract
@@ -37,9 +39,12 @@ class PolicySlot:
         store: the folder that is watched.
         contract: of this robot and task.
         config: of acceptance.
+        refusals: file that says why the last bundle was refused.
     """
 
-    def __init__(self, store: BundleStore, contract: Contract, config: PolicyConfig) -> None:
+    def __init__(
+        self, store: BundleStore, contract: Contract, config: PolicyConfig, refusals: Path | None = None
+    ) -> None:
         self.current: Policy | None = None
         self.previous: Policy | None = None
         self.counters = SlotCounters()
@@ -47,6 +52,7 @@ class PolicySlot:
         self._store = store
         self._contract = contract
         self._config = config
+        self._refusals = refusals
         self._ready: Policy | None = None
         self._done: BundleEntry | None = None
         self._stop = threading.Event()
@@ -91,8 +97,11 @@ class PolicySlot:
                 self._store.read(entry), self._contract, self._config, sha256=entry.sha256, newer_than=newer_than
             )
         except (BundleRejected, StorageError) as error:
-            self.counters.rejected += 1
             self.rejection = f"policy {entry.version}: {error}"
+            if self._refusals is not None:
+                with contextlib.suppress(OSError):
+                    self._refusals.write_text(self.rejection, encoding="utf-8")
+            self.counters.rejected += 1
             return True
         self.counters.accepted += 1
         self._ready = policy

@@ -15,6 +15,7 @@ import msgspec
 from robotsac.errors import StorageError
 
 LATEST = "latest.json"
+RUN = "run.txt"
 
 
 class BundleEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,6 +60,24 @@ class BundleStore:
         except OSError as error:
             raise StorageError(f"policy {version} could not be written to {self.folder}", reason=str(error)) from error
         return entry
+
+    def begin_run(self, run_id: str) -> None:
+        """The bundles from now on are of ``run_id``. Those of another run are no longer the latest; their files stay until
+        newer ones push them out.
+
+        Raises:
+            StorageError: the disk refused.
+        """
+        marker = self.folder / RUN
+        try:
+            if marker.is_file() and marker.read_text(encoding="utf-8") == run_id:
+                return
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / LATEST).unlink(missing_ok=True)
+            _write_atomically(marker, run_id.encode())
+        except OSError as error:
+            raise StorageError(f"{self.folder} cannot be written", reason=str(error)) from error
+        self._latest, self._seen_mtime_ns = None, -1
 
     def latest(self) -> BundleEntry | None:
         """The newest entry, or ``None``. Cheap to poll: reads the file only when it changed."""

@@ -111,7 +111,7 @@ def test_a_wrong_sim_table_is_refused(override, words):
 
 
 def test_a_motor_without_figures_names_the_known_ones():
-    servos = ",".join("{id=%d,model='XM999'}" % k for k in range(1, 7))
+    servos = ",".join(f"{{id={k},model='XM999'}}" for k in range(1, 7))
     with pytest.raises(ConfigError, match="XM540-W270"):
         build_plant(load_config("arm0-sim", overrides=[f"robot.sim.servos=[{servos}]"]).robot)
 

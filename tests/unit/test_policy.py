@@ -236,6 +236,17 @@ def test_the_store_shows_only_whole_files_and_keeps_the_newest(tmp_path):
     assert not list((tmp_path / "policies").glob(".*.tmp"))
 
 
+def test_another_run_begins_without_a_policy_and_the_same_run_keeps_its_own(tmp_path):
+    store = BundleStore(tmp_path)
+    store.begin_run("one")
+    entry = store.publish(b"abc", 7)
+    store.begin_run("one")
+    assert store.latest() == entry
+    store.begin_run("two")
+    assert store.latest() is None
+    assert store.publish(b"def", 1) == store.latest()
+
+
 def test_the_store_refuses_bytes_that_changed_on_disk(tmp_path):
     store = BundleStore(tmp_path)
     entry = store.publish(b"abc", 1)
@@ -262,11 +273,12 @@ def test_the_slot_swaps_on_request_and_keeps_the_previous(tmp_path, make_bundle)
 
 def test_the_slot_keeps_the_policy_in_use_when_a_new_one_is_refused(tmp_path, make_bundle):
     store = BundleStore(tmp_path)
-    slot = PolicySlot(BundleStore(tmp_path), CONTRACT, LIMITS)
+    slot = PolicySlot(BundleStore(tmp_path), CONTRACT, LIMITS, tmp_path / "refused.txt")
     store.publish(make_bundle(1), 1)
     slot.look()
     store.publish(make_bundle(2)[:-100], 2)
     slot.look()
+    assert "policy 2" in (tmp_path / "refused.txt").read_text()
     assert slot.swap().version == 1
     assert slot.counters.rejected == 1
     assert "policy 2" in slot.rejection
