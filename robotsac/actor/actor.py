@@ -15,9 +15,9 @@ from pathlib import Path
 
 from robotsac.actor.board import ACTOR_FIELDS, Phase, Stop
 from robotsac.actor.episodes import EpisodeRunner, EpisodeSummary
-from robotsac.actor.outcome import write_outcome
 from robotsac.actor.realtime import collect_garbage, freeze_garbage, make_realtime
 from robotsac.actor.uplink_block import LIMIT_NONE, UPLINK_FIELDS, LinkPhase
+from robotsac.child_error import write_child_error
 from robotsac.clock import NS_PER_S
 from robotsac.config import Config
 from robotsac.env.arm_env import ArmEnv
@@ -28,6 +28,7 @@ from robotsac.records import EpisodeEnd, record_dtype
 from robotsac.shared import RecordRing, SharedBlock
 
 RECENT_EPISODES = 50
+ERROR_FILE = "actor-error.json"
 # Deadline misses that an episode may end with before collection gives up: one is a hiccup, many are a broken set-up.
 DEADLINE_FAULTS_MAX = 20
 
@@ -47,7 +48,7 @@ class ActorArgs:
 
 
 def actor_main(args: ActorArgs) -> None:
-    """Entry point of the process. Leaves ``actor-outcome.json`` behind when something went wrong."""
+    """Entry point of the process. Leaves its error file behind when something went wrong."""
     board = SharedBlock.attach(args.board_name, ACTOR_FIELDS)
     # The terminal's Ctrl-C reaches the whole process group; the supervisor decides, this process obeys the board.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -56,7 +57,7 @@ def actor_main(args: ActorArgs) -> None:
     try:
         actor.run()
     except RobotsacError as error:
-        write_outcome(args.folder / "actor-outcome.json", error)
+        write_child_error(args.folder / ERROR_FILE, error)
         raise SystemExit(error.exit_code) from None
 
 

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from robotsac.actor.actor import ActorArgs, actor_main
+from robotsac.actor.actor import ERROR_FILE, ActorArgs, actor_main
 from robotsac.actor.board import ACTOR_FIELDS, Phase, Stop
-from robotsac.actor.outcome import read_outcome
 from robotsac.actor.uplink import uplink_main
 from robotsac.actor.uplink_block import UPLINK_FIELDS, UplinkArgs
+from robotsac.child_error import read_child_error
 from robotsac.config import Config
 from robotsac.contract import Contract
 from robotsac.errors import ArmError, RobotsacError
@@ -109,7 +109,7 @@ class Children:
         if actor.exitcode == 0:
             return None
         off = self.actor_board["torque_off"]
-        return read_outcome(self._folder / "actor-outcome.json") or ArmError(
+        return read_child_error(self._folder / ERROR_FILE) or ArmError(
             f"the actor process ended with exit code {actor.exitcode}",
             reason="torque was read back as off" if off else "the servos' own bus watchdog has stopped the arm",
             command=f"ls {self._folder}/faults",

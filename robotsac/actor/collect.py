@@ -21,7 +21,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO
 
-from robotsac.actor.actor import RECENT_EPISODES
+from robotsac.actor.actor import ERROR_FILE, RECENT_EPISODES
 from robotsac.actor.board import Phase, Stop
 from robotsac.actor.children import POLL_S, Children
 from robotsac.actor.contract import robot_contract
@@ -114,7 +114,7 @@ class _Supervisor:
     def run(self) -> CollectReport:
         """Start, watch, end."""
         self._begin_s = time.monotonic()
-        for stale in ("actor-outcome.json", "uplink-status.json", "realtime.txt"):
+        for stale in (ERROR_FILE, "uplink-status.json", "realtime.txt"):
             (self._options.folder / stale).unlink(missing_ok=True)
         children = self._children
         error: RobotsacError | None = None

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 
 from robotsac.cli.options import AsJson, Files, Overrides, Robot, Run
@@ -28,18 +27,12 @@ app.add_typer(config_app, name="config")
 def main() -> None:
     """Console entry point."""
     try:
-        result = app(standalone_mode=False)
+        app()
     except RobotsacError as error:
         from robotsac.cli.console import print_error
 
         print_error(error)
         sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    sys.exit(result if isinstance(result, int) else 0)
 
 
 def _version(wanted: bool) -> None:
@@ -67,11 +60,11 @@ def collect(
     config: Files = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Run the policy on the robot at its control rate, and stream what happens to the learner."""
     from robotsac.cli.collect import run_collect
 
-    return run_collect(robot, run, steps, learner, offline, config or [], overrides or [], as_json)
+    raise typer.Exit(run_collect(robot, run, steps, learner, offline, config or [], overrides or [], as_json))
 
 
 @app.command()
@@ -81,11 +74,11 @@ def learn(
     config: Files = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Train SAC on what robots stream in, and send them new policies."""
     from robotsac.cli.learn import run_learn_command
 
-    return run_learn_command(run, resume, config or [], overrides or [], as_json)
+    raise typer.Exit(run_learn_command(run, resume, config or [], overrides or [], as_json))
 
 
 @app.command()
@@ -100,11 +93,11 @@ def train(
     config: Files = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Learner and collector together on this machine, as separate processes; then evaluate."""
     from robotsac.cli.train import run_train
 
-    return run_train(robot, run, steps, until_success, episodes, config or [], overrides or [], as_json)
+    raise typer.Exit(run_train(robot, run, steps, until_success, episodes, config or [], overrides or [], as_json))
 
 
 @app.command(name="eval")
@@ -116,11 +109,11 @@ def evaluate(
     config: Files = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Run a policy without noise on held-out goals and count."""
     from robotsac.cli.evaluate import run_evaluate
 
-    return run_evaluate(robot, policy, episodes, seed, config or [], overrides or [], as_json)
+    raise typer.Exit(run_evaluate(robot, policy, episodes, seed, config or [], overrides or [], as_json))
 
 
 @app.command()
@@ -131,37 +124,37 @@ def twin(
     config: Files = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
-) -> int:
+) -> None:
     """Run the robot's virtual servo bus on a pseudo-terminal, in real time, until Ctrl-C."""
     from robotsac.cli.twin import run_twin_command
 
-    return run_twin_command(robot, link, seconds, config or [], overrides or [], as_json)
+    raise typer.Exit(run_twin_command(robot, link, seconds, config or [], overrides or [], as_json))
 
 
 @policy_app.command("show")
 def policy_show(
     path: Annotated[Path, typer.Argument(help="Policy bundle (.onnx), or a run folder.")], as_json: AsJson = False
-) -> int:
+) -> None:
     """What a policy bundle says about itself."""
     from robotsac.cli.inspect import show_policy
 
-    return show_policy(path, as_json)
+    raise typer.Exit(show_policy(path, as_json))
 
 
 @config_app.command("show")
-def config_show(robot: Robot, config: Files = None, overrides: Overrides = None) -> int:
+def config_show(robot: Robot, config: Files = None, overrides: Overrides = None) -> None:
     """The resolved configuration, as JSON."""
     from robotsac.cli.inspect import show_config
 
-    return show_config(robot, config or [], overrides or [])
+    raise typer.Exit(show_config(robot, config or [], overrides or []))
 
 
 @config_app.command("check")
-def config_check(robot: Robot, config: Files = None, overrides: Overrides = None, as_json: AsJson = False) -> int:
+def config_check(robot: Robot, config: Files = None, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Validate everything that can be validated without touching hardware."""
     from robotsac.cli.inspect import check_config
 
-    return check_config(robot, config or [], overrides or [], as_json)
+    raise typer.Exit(check_config(robot, config or [], overrides or [], as_json))
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+from robotsac.child_error import read_child_error
 from robotsac.config.schema import LearnerSettings
 from robotsac.errors import RobotsacError
 from robotsac.learner.run_folder import (
@@ -20,7 +21,6 @@ from robotsac.learner.run_folder import (
     INGEST_STATUS_FILE,
     TRAINER_ERROR_FILE,
     TRAINER_STATUS_FILE,
-    read_error,
     read_json,
     run_name,
 )
@@ -144,8 +144,8 @@ class Children:
         return process
 
     def _failure(self, who: str, exit_code: int, error_file: str) -> RobotsacError:
-        if (left := read_error(self._run_dir / error_file)) is not None:
-            return left.as_error()
+        if (left := read_child_error(self._run_dir / error_file)) is not None:
+            return left
         how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
         again = f" after {self.ingest_restarts} restarts" if who == "ingest" and self.ingest_restarts else ""
         return RobotsacError(

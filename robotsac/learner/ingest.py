@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robotsac.child_error import write_child_error
 from robotsac.clock import MonotonicClock
 from robotsac.config.schema import LearnerSettings
 from robotsac.errors import RobotsacError, StorageError
 from robotsac.learner.board import LEARNER_FIELDS
 from robotsac.learner.replay_log import FILE_NAME, ReplayLog
-from robotsac.learner.run_folder import INGEST_ERROR_FILE, INGEST_STATUS_FILE, POLICIES, write_error, write_json
+from robotsac.learner.run_folder import INGEST_ERROR_FILE, INGEST_STATUS_FILE, POLICIES, write_json
 from robotsac.link.learner_end import LearnerEnd, Progress
 from robotsac.link.policy_fetch import PolicyShelf
 from robotsac.link.sockets import LearnerSocket
@@ -69,7 +70,7 @@ def ingest_main(args: IngestArgs) -> None:
     try:
         ingest(args, lambda: terminated or os.getppid() != parent)
     except RobotsacError as error:
-        write_error(args.run_dir / INGEST_ERROR_FILE, error)
+        write_child_error(args.run_dir / INGEST_ERROR_FILE, error)
         raise SystemExit(EXIT_FAILED) from error
 
 

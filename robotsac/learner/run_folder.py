@@ -18,7 +18,7 @@ import msgspec
 
 import robotsac
 from robotsac.config.schema import LearnerSettings
-from robotsac.errors import ConfigError, RobotsacError, StorageError
+from robotsac.errors import ConfigError, StorageError
 from robotsac.learner.replay_log import FILE_NAME as REPLAY_FILE
 from robotsac.learner.resume_rules import differences
 
@@ -52,21 +52,6 @@ class RunInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     settings_digest: str
     learn: dict[str, Any]
     versions: dict[str, str]
-
-
-class ProcessError(msgspec.Struct, frozen=True):
-    """What a child leaves behind when it cannot go on: an error's three sentences and its exit code."""
-
-    message: str
-    reason: str = ""
-    command: str = ""
-    exit_code: int = 1
-
-    def as_error(self) -> RobotsacError:
-        """The error, to raise in the supervisor."""
-        error = RobotsacError(self.message, reason=self.reason, command=self.command)
-        error.exit_code = self.exit_code
-        return error
 
 
 def open_run(settings: LearnerSettings, run_dir: Path, *, resume: bool) -> RunInfo:
@@ -162,20 +147,6 @@ def read_json(path: Path) -> dict[str, Any]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except (OSError, msgspec.DecodeError):
         return {}
-
-
-def write_error(path: Path, error: RobotsacError) -> None:
-    """Leave an error for the supervisor; when even that cannot be written, the exit code has to do."""
-    with contextlib.suppress(StorageError):
-        write_json(path, ProcessError(error.message, error.reason, error.command, error.exit_code))
-
-
-def read_error(path: Path) -> ProcessError | None:
-    """The error a child left behind, ``None`` when it left none."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=ProcessError)
-    except (OSError, msgspec.DecodeError):
-        return None
 
 
 def versions() -> dict[str, str]:

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from robotsac.child_error import write_child_error
 from robotsac.config.schema import LearnerSettings
 from robotsac.contract import Contract
 from robotsac.errors import RobotsacError
 from robotsac.learner.board import LEARNER_FIELDS, TrainerState
 from robotsac.learner.replay_log import FILE_NAME, ReplayLog
-from robotsac.learner.run_folder import TRAINER_ERROR_FILE, TRAINER_LOCK_FILE, locked, write_error
+from robotsac.learner.run_folder import TRAINER_ERROR_FILE, TRAINER_LOCK_FILE, locked
 from robotsac.shared import SharedBlock
 
 POLL_S = 0.01
@@ -52,7 +53,7 @@ def trainer_main(args: TrainerArgs) -> None:
         with locked(args.run_dir / TRAINER_LOCK_FILE, "trainer", LOCK_WAIT_S):
             _train(args, stop)
     except RobotsacError as error:
-        write_error(args.run_dir / TRAINER_ERROR_FILE, error)
+        write_child_error(args.run_dir / TRAINER_ERROR_FILE, error)
         raise SystemExit(error.exit_code) from error
 
 

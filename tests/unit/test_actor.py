@@ -1,0 +1,175 @@
+"""The episode loop and what surrounds it, on the simulated arm."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from robotsac.actor.board import ACTOR_FIELDS, Phase
+from robotsac.actor.episodes import EpisodeRunner
+from robotsac.actor.evaluate import Evaluation
+from robotsac.actor.random_policy import SmoothRandom
+from robotsac.actor.status import CollectStatus, LinkWatch
+from robotsac.actor.uplink_block import UPLINK_FIELDS, LinkPhase
+from robotsac.child_error import read_child_error, write_child_error
+from robotsac.config import load_config
+from robotsac.env.arm_env import ArmEnv
+from robotsac.errors import BusTimeout, ConfigError
+from robotsac.records import EpisodeEnd, Flag, transitions
+from robotsac.shared import SharedBlock
+
+
+class NoPolicy:
+    def swap(self) -> None:
+        return None
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture
+def env():
+    env = ArmEnv(load_config("arm0-sim", overrides=["task.episode_s=0.4"]))
+    env.start()
+    yield env
+    env.close()
+
+
+def run(env: ArmEnv, episodes: int = 1, hold_s: float = 0.2) -> np.ndarray:
+    kept: list[np.ndarray] = []
+    runner = EpisodeRunner(
+        env, NoPolicy(), lambda record: kept.append(record.copy()) or True, seed=0, random_hold_s=hold_s
+    )
+    for _ in range(episodes):
+        runner.run(never)
+    return np.stack(kept)
+
+
+def test_an_episode_of_t_steps_is_t_plus_one_records_with_the_true_final_observation(env):
+    records = run(env)
+    assert len(records) == 21
+    np.testing.assert_array_equal(records["seq"], np.arange(21))
+    assert (records["end"][:-1] == EpisodeEnd.RUNNING).all()
+    assert records["end"][-1] == EpisodeEnd.TIME_LIMIT
+    assert records["flags"][-1] & Flag.FINAL
+    assert (records["flags"][:-1] & Flag.RANDOM).all(), "no policy: random actions, and they say so"
+    assert (np.diff(records["t_ns"]) >= 0).all()
+    assert len(transitions(records)) == 20
+
+
+def test_records_hold_what_was_asked_and_what_was_applied(env):
+    records = run(env, hold_s=1e-6)[:-1]
+    assert (np.abs(records["action_asked"]) <= 1).all()
+    assert (np.abs(records["action_applied"]) <= 1).all()
+    assert np.abs(records["action_asked"] - records["action_applied"]).max() > 0, (
+        "the rate limit acts on jumps from end to end"
+    )
+
+
+def test_the_next_records_observation_is_the_one_the_step_led_to(env):
+    records = run(env, episodes=2)
+    result = transitions(records)
+    first = records[records["episode"] == 1]
+    np.testing.assert_array_equal(result.next_obs[:20], first["obs"][1:])
+
+
+def test_sequence_goes_on_over_episodes(env):
+    records = run(env, episodes=3)
+    np.testing.assert_array_equal(records["seq"], np.arange(len(records)))
+    assert sorted(set(records["episode"])) == [1, 2, 3]
+
+
+def test_a_stop_ends_the_episode_as_operator_and_holds_the_arm(env):
+    kept: list[np.ndarray] = []
+    runner = EpisodeRunner(
+        env, NoPolicy(), lambda record: kept.append(record.copy()) or True, seed=0, random_hold_s=0.2
+    )
+    summary = runner.run(lambda: len(kept) >= 5)
+    assert summary.end is EpisodeEnd.OPERATOR
+    assert kept[-1]["end"] == EpisodeEnd.OPERATOR
+    assert transitions(np.stack(kept)).terminal.sum() == 0
+    env.guard.idle()
+
+
+def test_a_full_ring_stops_the_episode_and_loses_nothing_that_was_taken(env):
+    kept: list[np.ndarray] = []
+
+    def emit(record: np.ndarray) -> bool:
+        if len(kept) >= 7:
+            return False
+        kept.append(record.copy())
+        return True
+
+    runner = EpisodeRunner(env, NoPolicy(), emit, seed=0, random_hold_s=0.2)
+    summary = runner.run(never)
+    assert runner.overflowed
+    assert summary.end is EpisodeEnd.OPERATOR
+    np.testing.assert_array_equal(np.stack(kept)["seq"], np.arange(7))
+
+
+def test_the_same_seed_draws_the_same_noise(env):
+    one = run(env)["action_asked"]
+    two = run(env)["action_asked"]
+    np.testing.assert_array_equal(one, two)
+
+
+def test_random_actions_are_smooth_bounded_and_cover_both_signs():
+    policy = SmoothRandom(3, hold_s=0.2, dt_s=0.02, rng=np.random.default_rng(0))
+    actions = np.array([policy.action() for _ in range(20_000)])
+    assert (np.abs(actions) <= 1).all()
+    assert (actions.min(axis=0) < -0.8).all()
+    assert (actions.max(axis=0) > 0.8).all()
+    correlation = np.corrcoef(actions[:-10, 0], actions[10:, 0])[0, 1]
+    assert 0.25 < correlation < 0.5, "exp(-1) after one correlation time"
+
+
+def test_the_status_line_says_what_an_operator_asks():
+    actor, uplink = SharedBlock.create(ACTOR_FIELDS), SharedBlock.create(UPLINK_FIELDS)
+    try:
+        actor["phase"], actor["steps"], actor["overruns"] = Phase.MOVING, 3200, 4
+        actor["recent_successes"], actor["recent_episodes"], actor["policy_version"] = 42, 50, 41
+        actor["rate_millihz"], uplink["unsent"], uplink["link_state"] = 49_980, 7, LinkPhase.UP
+        line = CollectStatus.read("arm0", 64.0, actor, uplink).line()
+    finally:
+        for block in (actor, uplink):
+            block.close()
+            block.unlink()
+    for words in ("arm0 moving", "3,200 steps", "50.0 Hz", "overruns 4", "84%", "policy v41", "unsent 7", "link up"):
+        assert words in line
+
+
+def test_news_of_the_link_are_told_once_even_when_old_ones_were_dropped(tmp_path):
+    path = tmp_path / "uplink-status.json"
+    watch = LinkWatch(path)
+    assert list(watch.news()) == []
+    path.write_text(json.dumps({"events": ["a", "b"], "events_dropped": 0}))
+    assert list(watch.news()) == ["a", "b"]
+    assert list(watch.news()) == []
+    path.write_text(json.dumps({"events": ["b", "c", "d"], "events_dropped": 1}))
+    assert list(watch.news()) == ["c", "d"]
+    assert watch.error() is None
+    path.write_text(json.dumps({"events": [], "events_dropped": 4, "message": "full", "reason": "r", "exit_code": 6}))
+    assert watch.error().exit_code == 6
+
+
+def test_a_childs_error_reaches_its_supervisor_with_all_it_says(tmp_path):
+    path = tmp_path / "error.json"
+    assert read_child_error(path) is None
+    write_child_error(path, ConfigError("what", reason="why", command="try"))
+    error = read_child_error(path)
+    assert (error.message, error.reason, error.command, error.exit_code) == ("what", "why", "try", 2)
+    write_child_error(tmp_path / "nowhere" / "error.json", BusTimeout("x"))
+    path.write_text("{")
+    assert read_child_error(path) is None
+
+
+@pytest.mark.parametrize(
+    ("successes", "episodes", "line"),
+    [(49, 50, "success 98 % (49/50)"), (0, 50, "success 0 % (0/50)"), (0, 0, "success 0 % (0/0)")],
+)
+def test_the_success_line_is_what_scripts_look_for(successes, episodes, line):
+    result = Evaluation(episodes, successes, 0.0, 0.0, 0.0, 0, True, False)
+    assert result.line() == line
