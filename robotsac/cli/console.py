@@ -14,6 +14,7 @@ from rich.text import Text
 from robotsac.errors import RobotsacError
 
 PLAIN_PERIOD_S = 5.0
+UNCHANGED_PERIOD_S = 30.0
 REFRESH_PER_S = 4
 
 
@@ -39,6 +40,7 @@ class StatusLine:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._live: Live | None = None
         self._last_s = time.monotonic()
+        self._last = ""
 
     def __enter__(self) -> Self:
         if not self._plain and self._console.is_terminal:
@@ -53,11 +55,11 @@ class StatusLine:
             self._live.stop()
 
     def update(self, line: str) -> None:
-        """Show ``line`` instead of the last one; on a plain stream at most every 5 s."""
+        """Show ``line`` instead of the last one; on a plain stream at most every 5 s, every 30 s when nothing changed."""
         if self._live is not None:
             self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
-        elif time.monotonic() - self._last_s >= PLAIN_PERIOD_S:
-            self._last_s = time.monotonic()
+        elif time.monotonic() - self._last_s >= (PLAIN_PERIOD_S if line != self._last else UNCHANGED_PERIOD_S):
+            self._last_s, self._last = time.monotonic(), line
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
 

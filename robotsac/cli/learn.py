@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 from pathlib import Path
@@ -13,6 +14,8 @@ from robotsac.config import load_learner_settings
 from robotsac.errors import DriverUnavailable
 
 JSON_PERIOD_S = 2.0
+# Looked for before anything starts: a missing one would show up minutes later, in a child process.
+LEARN_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors", "matplotlib")
 
 
 def run_learn_command(run: str | None, resume: bool, files: list[Path], overrides: list[str], as_json: bool) -> int:
@@ -22,12 +25,15 @@ def run_learn_command(run: str | None, resume: bool, files: list[Path], override
         DriverUnavailable: the learn extra is not installed.
         RobotsacError: what went wrong.
     """
-    try:
-        from robotsac.learner.app import run_learn
-    except ImportError as error:
+    missing = [name for name in LEARN_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
         raise DriverUnavailable(
-            "the learner cannot be loaded", reason=str(error), command="pip install 'robotsac[learn]'"
-        ) from error
+            "the learner is not installed",
+            reason=f"missing: {', '.join(missing)}",
+            command="pip install 'robotsac[learn]'",
+        )
+    from robotsac.learner.app import run_learn
+
     settings = load_learner_settings(files, overrides)
     folder = run_folder(run, "learn")
     with StatusLine(plain=as_json) as status:
