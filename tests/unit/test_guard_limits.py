@@ -107,6 +107,36 @@ def test_the_quick_way_out_of_position_changes_nothing(q, dq, tau, gravity):
     np.testing.assert_allclose(quick, np.clip(slowed, lower, np.maximum(lower, upper)), atol=1e-9)
 
 
+@settings(max_examples=500)
+@given(data=st.data())
+def test_the_quick_way_out_of_admit_is_taken_only_when_every_limit_leaves_the_torque_alone(data):
+    """Values dense around what a moving arm has, so that both ways are taken."""
+    near = {
+        "tau": SPEC.tau_max, "dq": SPEC.dq_max, "q": SPEC.q_max, "previous": SPEC.tau_max, "gravity": 0.3 * SPEC.tau_max,
+    }  # fmt: skip
+    v = {name: scale * data.draw(arrays(np.float64, N, elements=st.floats(-1.1, 1.1))) for name, scale in near.items()}
+    tau = v["previous"] + data.draw(st.sampled_from([0.0, 0.5, 1.0, 1.01])) * SPEC.dtau_max * DT_S
+    state = joint_state(v["q"], v["dq"], data.draw(st.sampled_from([25.0, 60.0, 60.1, 75.0])))
+    quick = limit.nothing_binds(tau, v["previous"], state, v["gravity"], LIMITS)
+    stages = [limit.torque(tau, LIMITS)]
+    stages.append(limit.temperature(stages[-1], v["gravity"], state.temp_c, LIMITS))
+    stages.append(limit.velocity(stages[-1], state.dq, v["gravity"], LIMITS))
+    stages.append(limit.position(stages[-1], state.q, state.dq, v["gravity"], LIMITS))
+    stages.append(limit.rate(stages[-1], v["previous"], LIMITS))
+    if quick:
+        for stage in stages:
+            np.testing.assert_allclose(stage, tau, atol=1e-12)
+
+
+def test_the_quick_way_out_of_admit_is_the_usual_one():
+    tau = 0.1 * SPEC.tau_max
+    assert limit.nothing_binds(tau, tau, joint_state(q=SPEC.home), ZERO, LIMITS)
+    for bad in (np.nan, np.inf):
+        tau = tau.copy()
+        tau[3] = bad
+        assert not limit.nothing_binds(tau, tau, joint_state(q=SPEC.home), ZERO, LIMITS)
+
+
 @pytest.mark.parametrize(("temp", "share"), [(25.0, 1.0), (60.0, 1.0), (65.0, 0.5), (70.0, 0.0), (90.0, 0.0)])
 def test_heat_takes_torque_beyond_gravity_away(temp, share):
     gravity = np.linspace(-1, 1, N)

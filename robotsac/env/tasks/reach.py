@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,9 @@ class Reach:
         self._low = np.maximum(spec.home - half, spec.q_min)
         self._high = np.minimum(spec.home + half, spec.q_max)
         self._body = body
+        self._log_far = math.log1p((self._params.far_m / self._params.precise_m) ** 2)
         self._dt_s = dt_s
+        self._last: tuple[JointState | None, Vector] = (None, np.zeros(3))
         far = (self._params.far_m,) * 3
         self._near_m = NEAR_SPAN * self._params.precise_m
         near = (self._near_m / 2,) * 3
@@ -85,7 +87,7 @@ class Reach:
     def closeness(self, distance_m: float) -> float:
         """1 at the target, 0 at about ``far_m``/4, negative beyond."""
         p = self._params
-        log_ratio = math.log1p((distance_m / p.precise_m) ** 2) / math.log1p((p.far_m / p.precise_m) ** 2)
+        log_ratio = math.log1p((distance_m / p.precise_m) ** 2) / self._log_far
         return 1.0 - log_ratio - distance_m / p.far_m
 
     def begin(self, rng: np.random.Generator, state: JointState) -> ReachGoal:
@@ -96,7 +98,7 @@ class Reach:
         return ReachGoal(target, self._distance(target, state))
 
     def observe(self, goal: ReachGoal, state: JointState) -> Vector:
-        tip = self._body.tip(state.q)
+        tip = self._tip(state)
         offset = goal.target - tip
         near = np.minimum(np.maximum(offset, -self._near_m), self._near_m)
         return np.concatenate((tip, offset, near, (goal.held_s,)))
@@ -112,7 +114,13 @@ class Reach:
         reward = p.reward_per_s * rate * self._dt_s + p.progress * gain
         if end is EpisodeEnd.SUCCESS:
             reward += p.reward_per_s * p.success_s
-        return Judgement(reward, end, replace(goal, distance_m=distance, held_s=held_s), {"distance_m": distance})
+        return Judgement(reward, end, ReachGoal(goal.target, distance, held_s), {"distance_m": distance})
 
     def _distance(self, target: Vector, state: JointState) -> float:
-        return float(np.linalg.norm(target - self._body.tip(state.q)))
+        return math.dist(target, self._tip(state))
+
+    def _tip(self, state: JointState) -> Vector:
+        """Judging and observing ask about the same state one after the other; states never change once made."""
+        if self._last[0] is not state:
+            self._last = (state, self._body.tip(state.q))
+        return self._last[1]
