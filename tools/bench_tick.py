@@ -69,9 +69,7 @@ def measure(config: Config, ticks: int) -> dict[str, Any]:
     time_calls(policy, "action", sums, "infer")
 
     def push(record: np.ndarray) -> bool:
-        begin_ns = time.perf_counter_ns()
         pushed = ring.push(record)
-        sums["record"] += time.perf_counter_ns() - begin_ns
         if ring.fill > 2048:
             ring.advance(ring.fill)
         return pushed
@@ -83,6 +81,7 @@ def measure(config: Config, ticks: int) -> dict[str, Any]:
         sums.clear()
 
     runner = EpisodeRunner(env, _Fixed(policy), push, seed=0, random_hold_s=0.2)
+    time_calls(runner, "_put", sums, "record")
     try:
         env.arm.connect()
         if env.arm.clock.free_running:
