@@ -53,7 +53,8 @@ class Flag(enum.IntFlag):
     LIMIT_TEMPERATURE = 1 << 4
     LATE = 1 << 8  # at least one bus tick was skipped
     STALE = 1 << 9  # at least one bus round failed or a joint was not fresh
-    HELD = 1 << 10  # the policy was late and its last torque was held
+    # Fixed in the format for a guard in a process of its own and for human commands; nothing sets them yet.
+    HELD = 1 << 10
     INTERVENTION = 1 << 11
     RANDOM = 1 << 16  # no policy yet: smooth random action
     DETERMINISTIC = 1 << 17  # evaluation: zero noise

@@ -79,8 +79,6 @@ class GuardConfig(Table):
     lost_rounds_max: Annotated[int, Field(ge=1, le=50)] = 5
     # Longest silence between two bus ticks before the arm is stopped.
     gap_max_ms: Positive = 50.0
-    # Without a new policy torque the last one is held this many control ticks, then decays to damping.
-    policy_hold_ticks: Annotated[int, Field(ge=0, le=10)] = 2
     stop_timeout_s: Positive = 1.5
     rest_dq_rad_s: Positive = 0.08
     # A velocity above dq_max by this factor is a fault.
