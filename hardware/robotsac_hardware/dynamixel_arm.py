@@ -281,7 +281,7 @@ def open_dynamixel_arm(robot: RobotConfig) -> DynamixelArm:
     def open_port() -> Port:
         if not params.port_command:
             return SerialPort(params.port, params.baud, clock, robot.bus_rate_hz)
-        program = PortProgram(params.port_command, clock)
+        program = PortProgram(params.port_command, clock, robot.model_dump_json().encode() + b"\n")
         name = program.start()
         try:
             return SerialPort(name, params.baud, clock, robot.bus_rate_hz, on_close=program.close)

@@ -35,10 +35,12 @@ class PortProgram:
     Args:
         command: program and arguments. ``robotsac`` is run with this Python, whether or not it is on the path.
         clock: host time.
+        first_line: written to its standard input at once; it may read or leave it.
     """
 
-    def __init__(self, command: Sequence[str], clock: Clock) -> None:
+    def __init__(self, command: Sequence[str], clock: Clock, first_line: bytes = b"") -> None:
         self.command = tuple(command)
+        self._first_line_in = first_line
         self._clock = clock
         self._process: subprocess.Popen[bytes] | None = None
         self._stderr: IO[bytes] | None = None
@@ -62,13 +64,14 @@ class PortProgram:
                 stderr=self._stderr,
                 start_new_session=True,
             )
+            self._tell(self._first_line_in)
             line = self._first_line(deadline_s)
             return _port_of(line)
         except OSError as error:
             self.close()
             raise self._unavailable("cannot be run", str(error)) from error
         except _NoPort as error:
-            reason = self._last_complaint() or "it printed nothing on stderr"
+            reason = error.reason or self._last_complaint() or "it printed nothing on stderr"
             self.close()
             raise self._unavailable(str(error), reason) from None
 
@@ -80,6 +83,14 @@ class PortProgram:
         if self._stderr is not None:
             self._stderr.close()
             self._stderr = None
+
+    def _tell(self, line: bytes) -> None:
+        """A pipe holds 64 kB, far more than a robot's configuration; a program that has ended already says so itself."""
+        assert self._process is not None and self._process.stdin is not None
+        fd = self._process.stdin.fileno()
+        os.set_blocking(fd, False)
+        with suppress(BrokenPipeError, BlockingIOError):
+            os.write(fd, line)
 
     def _first_line(self, deadline_s: float) -> bytes:
         assert self._process is not None and self._process.stdout is not None
@@ -104,6 +115,11 @@ class PortProgram:
         size = self._stderr.seek(0, os.SEEK_END)
         self._stderr.seek(max(0, size - _STDERR_TAIL))
         lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
+        said = [index for index, line in enumerate(lines) if line.startswith("robotsac: ")]
+        if said:
+            # One of ours: the sentence and its reason, without their labels.
+            words = [line.strip().removeprefix("robotsac: ").removeprefix("why: ") for line in lines[said[-1] :][:2]]
+            return ": ".join(words)
         return lines[-1].strip() if lines else ""
 
     def _unavailable(self, what: str, reason: str) -> DriverUnavailable:
@@ -112,7 +128,11 @@ class PortProgram:
 
 
 class _NoPort(Exception):
-    """Why a program did not provide a port."""
+    """Why a program did not provide a port; ``reason`` where it said one itself."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 def _runnable(command: Sequence[str]) -> list[str]:
@@ -123,9 +143,12 @@ def _runnable(command: Sequence[str]) -> list[str]:
 
 def _port_of(line: bytes) -> str:
     try:
-        port = json.loads(line)["port"]
-    except (ValueError, KeyError, TypeError):
-        port = None
+        said = json.loads(line)
+    except ValueError:
+        said = None
+    if isinstance(said, dict) and isinstance(said.get("error"), dict):
+        raise _NoPort(f"gave up: {said['error'].get('message', '')}", str(said["error"].get("reason", "")))
+    port = said.get("port") if isinstance(said, dict) else None
     if not isinstance(port, str) or not port:
         raise _NoPort(f"printed {line[:80].decode('utf-8', 'replace')!r} where a port was expected")
     return port

@@ -26,8 +26,11 @@ from robotsac.policy.slot import PolicySlot
 from robotsac.policy.store import BundleStore
 from robotsac.records import EpisodeEnd, record_dtype
 from robotsac.shared import RecordRing, SharedBlock
+from robotsac.signals import leave_signals_to_supervisor
 
 RECENT_EPISODES = 50
+# A rate over fewer steps than this says nothing.
+RATE_STEPS_MIN = 5
 ERROR_FILE = "actor-error.json"
 # Deadline misses that an episode may end with before collection gives up: one is a hiccup, many are a broken set-up.
 DEADLINE_FAULTS_MAX = 20
@@ -50,8 +53,7 @@ class ActorArgs:
 def actor_main(args: ActorArgs) -> None:
     """Entry point of the process. Leaves its error file behind when something went wrong."""
     board = SharedBlock.attach(args.board_name, ACTOR_FIELDS)
-    # The terminal's Ctrl-C reaches the whole process group; the supervisor decides, this process obeys the board.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_supervisor()
     signal.signal(signal.SIGTERM, lambda *_: board.__setitem__("stop", Stop.NOW))
     actor = Actor(args, board)
     try:
@@ -145,7 +147,7 @@ class Actor:
         board["policy_rejected"] = slot.counters.rejected
         if env.last_tick is not None:
             board["latency_us"] = int(runner.latency_us)
-        if summary.seconds > 0:
+        if summary.steps >= RATE_STEPS_MIN and summary.seconds > 0:
             board["rate_millihz"] = int(1000 * summary.steps / summary.seconds)
         self._uplink["policy_accepted"] = board["policy_version"]
         self._uplink["policy_rejected"] = slot.counters.rejected
@@ -163,7 +165,9 @@ class Actor:
         self._enter(Phase.WAITING_FOR_LEARNER)
         wait_s = self._args.config.collect.wait_for_learner_s
         deadline_ns = time.monotonic_ns() + int(wait_s * NS_PER_S)
-        while not self._args.offline and self._uplink["link_state"] != LinkPhase.UP:
+        # Offline, all that is waited for is the spool: there must be room before anything moves.
+        enough = LinkPhase.CONNECTING if self._args.offline else LinkPhase.UP
+        while self._uplink["link_state"] not in (enough, LinkPhase.UP):
             self._check_uplink()
             if self._stopping():
                 return

@@ -80,7 +80,8 @@ class Children:
 
     def start_uplink_when_connected(self) -> None:
         """Once there is an arm to speak for; nobody is bothered about an arm that is not there."""
-        if self._uplink is None and self.actor_board["phase"] >= Phase.WAITING_FOR_LEARNER:
+        connected = Phase.WAITING_FOR_LEARNER <= self.actor_board["phase"] <= Phase.HOLDING
+        if self._uplink is None and connected:
             self._start_uplink()
 
     def uplink_died(self) -> bool:
@@ -111,7 +112,9 @@ class Children:
         off = self.actor_board["torque_off"]
         return read_child_error(self._folder / ERROR_FILE) or ArmError(
             f"the actor process ended with exit code {actor.exitcode}",
-            reason="torque was read back as off" if off else "the servos' own bus watchdog has stopped the arm",
+            reason="torque was read back as off"
+            if off
+            else "nobody switched torque off: only the servos' watchdog did",
             command=f"ls {self._folder}/faults",
         )
 

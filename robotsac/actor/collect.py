@@ -1,6 +1,6 @@
 """``collect``: the supervisor next to the arm. It starts the actor and the uplink, watches them, and reports.
 
-It is the only process of the three that listens to the terminal. Ctrl-C or SIGTERM once: the actor parks the arm and
+It is the only process of the three that listens to the terminal. Ctrl-C, SIGTERM or a closed terminal once: the actor parks the arm and
 switches torque off, the uplink delivers what it can; twice: no parking. A child that dies is noticed within a tick of
 this loop: without the uplink, records wait in shared memory and it is started again; without the actor nothing moves,
 because the servos' own watchdog has stopped the arm.
@@ -12,13 +12,11 @@ import fcntl
 import json
 import os
 import secrets
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from robotsac.actor.actor import ERROR_FILE, RECENT_EPISODES
@@ -29,6 +27,9 @@ from robotsac.actor.status import CollectStatus, LinkWatch
 from robotsac.clock import NS_PER_S
 from robotsac.config import Config
 from robotsac.errors import RobotsacError, StorageError
+from robotsac.signals import SignalCount, counted_signals
+
+HINT_AFTER_S = 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +82,8 @@ def collect(
     Raises:
         ConfigError, StorageError: before anything started.
     """
-    options.folder.mkdir(parents=True, exist_ok=True)
-    with _only_one(options.folder):
-        contract = robot_contract(config)
+    contract = robot_contract(config)
+    with writable(options.folder), _only_one(options.folder):
         (options.folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         children = Children(config, options.folder, contract, seed=seed, steps=options.steps, offline=options.offline)
@@ -108,8 +108,9 @@ class _Supervisor:
         self._on_status = on_status
         self._on_event = on_event
         self._link_watch = LinkWatch(options.folder / "uplink-status.json")
-        self._signals = 0
+        self._signals = SignalCount()
         self._begin_s = 0.0
+        self._hinted = False
 
     def run(self) -> CollectReport:
         """Start, watch, end."""
@@ -118,7 +119,7 @@ class _Supervisor:
             (self._options.folder / stale).unlink(missing_ok=True)
         children = self._children
         error: RobotsacError | None = None
-        with self._signals_counted():
+        with counted_signals() as self._signals:
             try:
                 children.start_actor()
                 error = self._watch()
@@ -132,7 +133,7 @@ class _Supervisor:
             status=status,
             seconds=time.monotonic() - self._begin_s,
             moving_seconds=(actor["beat_ns"] - actor["moving_since_ns"]) / NS_PER_S,
-            interrupted=self._signals > 0,
+            interrupted=self._signals.count > 0,
             torque_off=bool(actor["torque_off"]),
             unsent=int(children.uplink_board["unsent"]),
             error=self._link_watch.error() or error,
@@ -143,6 +144,7 @@ class _Supervisor:
         """Until the actor ends. Returns an error of the uplink, if that is what ended the run."""
         while self._children.actor_runs(POLL_S):
             self._children.start_uplink_when_connected()
+            self._hint()
             self._tell_news()
             self._while_waiting()
             if self._children.uplink_died():
@@ -153,6 +155,15 @@ class _Supervisor:
                 self._on_event("the uplink process ended unexpectedly; started it again, no record is lost")
         self._tell_news()
         return None
+
+    def _hint(self) -> None:
+        """Said once, when waiting has begun to look like hanging."""
+        waiting = self._children.actor_board["phase"] == Phase.WAITING_FOR_LEARNER
+        if waiting and not self._hinted and time.monotonic() - self._begin_s > HINT_AFTER_S:
+            self._hinted = True
+            self._on_event(
+                "no learner answers yet; start one with: robotsac learn   (or collect --offline without one)"
+            )
 
     def _while_waiting(self) -> None:
         self._on_status(self._status())
@@ -169,13 +180,13 @@ class _Supervisor:
     def _order_stop(self) -> None:
         """Turn signals, a failed uplink and a reached success rate into the actor's ``stop`` field."""
         board = self._children.actor_board
-        if self._signals >= 2:
+        if self._signals.count >= 2:
             board["stop"] = Stop.NOW
         elif board["stop"] == Stop.NO and self._has_reason_to_stop():
             board["stop"] = Stop.PARK
 
     def _has_reason_to_stop(self) -> bool:
-        told = self._signals > 0 or self._options.should_stop()
+        told = self._signals.count > 0 or self._options.should_stop()
         return told or bool(self._children.uplink_board["error"]) or self._learned_enough()
 
     def _learned_enough(self) -> bool:
@@ -187,19 +198,21 @@ class _Supervisor:
         boards = self._children.actor_board, self._children.uplink_board
         return CollectStatus.read(self._robot, time.monotonic() - self._begin_s, *boards)
 
-    @contextmanager
-    def _signals_counted(self) -> Iterator[None]:
-        """SIGINT and SIGTERM become a count that the watch loop reads; the old handlers come back afterwards."""
 
-        def count(_signal: int, _frame: FrameType | None) -> None:
-            self._signals += 1
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Make ``folder``; whatever the disk refuses in the ``with`` block is said in words.
 
-        old = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
+    Raises:
+        StorageError: the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"run folder {folder} cannot be written", reason=str(error), command=f"df -h {folder.parent}"
+        ) from error
 
 
 @contextmanager
@@ -219,7 +232,7 @@ def _only_one(folder: Path) -> Iterator[None]:
             raise StorageError(
                 f"another collector uses {folder}",
                 reason=f"process {owner} holds its lock",
-                command="robotsac collect --run ANOTHER_NAME …",
+                command=f"ps -p {owner}   (then end it, or use another --run)",
             ) from error
         lock.truncate(0)
         lock.write(str(os.getpid()))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from robotsac.env.arm_env import ArmEnv
 from robotsac.errors import GuardFault
 from robotsac.policy.runner import Policy
 from robotsac.records import EpisodeEnd
+from robotsac.signals import counted_signals
 
 # Deadline misses, episodes that are run again: one is a hiccup of the computer and says nothing about the policy.
 RETRIES_MAX = 5
@@ -63,6 +62,7 @@ def evaluate(
     first_seed: int,
     faults_folder: Path | None = None,
     on_episode: Callable[[int, int], None] = lambda done, successes: None,
+    on_phase: Callable[[str], None] = lambda words: None,
 ) -> Evaluation:
     """Run ``episodes`` episodes, goal ``k`` drawn from seed ``first_seed + k``; the arm is parked and off afterwards.
 
@@ -72,16 +72,22 @@ def evaluate(
     env = ArmEnv(config, faults_folder)
     summaries: list[EpisodeSummary] = []
     faults = 0
-    with _stop_flag() as stopped:
+    with counted_signals() as signals:
+
+        def stopped() -> bool:
+            return signals.count > 0
+
         try:
             runner = EpisodeRunner(
                 env, _Fixed(policy), _keep_nothing, seed=first_seed, random_hold_s=1.0, deterministic=True
             )
+            on_phase("connecting to the arm, torque off")
             env.arm.connect()
             if env.arm.clock.free_running:
                 make_realtime(config.collect.realtime_priority)
             else:
                 freeze_garbage()
+            on_phase("torque on, going home")
             env.start()
             while len(summaries) < episodes and not stopped():
                 # The first episode starts at home, like every evaluation before and after it.
@@ -117,18 +123,3 @@ def evaluate(
 
 def _keep_nothing(_record: NDArray[np.void]) -> bool:
     return True
-
-
-@contextmanager
-def _stop_flag() -> Iterator[Callable[[], bool]]:
-    """SIGINT and SIGTERM set a flag instead of tearing the loop apart."""
-    seen: list[int] = []
-    old = {
-        number: signal.signal(number, lambda signum, _frame: seen.append(signum))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        yield lambda: bool(seen)
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

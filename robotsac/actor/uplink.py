@@ -34,6 +34,7 @@ from robotsac.link.state import RobotCard
 from robotsac.policy.store import BundleStore
 from robotsac.records import record_dtype
 from robotsac.shared import RecordRing, SharedBlock
+from robotsac.signals import leave_signals_to_supervisor
 from robotsac.spool import Spool
 
 __all__ = ["LIMIT_NONE", "LIMIT_NOTHING", "UPLINK_FIELDS", "LinkPhase", "UplinkArgs", "UplinkError", "uplink_main"]
@@ -56,7 +57,7 @@ BALLAST_MIN_BYTES = 1_000_000
 
 def uplink_main(args: UplinkArgs) -> None:
     """Run until told to stop; the target of the uplink process. Exits with 6 when records could not be stored."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the supervisor, which stops things in order
+    leave_signals_to_supervisor()
     terminated = False
 
     def on_terminate(_signal: int, _frame: object) -> None:

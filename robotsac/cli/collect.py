@@ -33,7 +33,7 @@ def finish(report: CollectReport, as_json: bool) -> int:
     """Say how it ended; the exit code."""
     if as_json:
         print(report_json(report))
-    elif report.status.steps:
+    elif report.status.steps or report.interrupted:
         print(
             f"{report.status.steps:,} steps in {report.status.episodes} episodes, {report.seconds:.1f} s; "
             f"torque {'off, read back' if report.torque_off else 'NOT read back as off'}"

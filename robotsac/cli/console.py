@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from types import TracebackType
@@ -26,6 +27,12 @@ def print_error(error: RobotsacError) -> None:
         console.print(Text.assemble(("   why: ", "bold"), error.reason))
     if error.command:
         console.print(Text.assemble(("   try: ", "bold"), error.command))
+
+
+def print_json_error(error: RobotsacError) -> None:
+    """The same as one JSON object on stdout, for a script."""
+    said = {"message": error.message, "reason": error.reason, "command": error.command, "exit_code": error.exit_code}
+    print(json.dumps({"error": said}), flush=True)
 
 
 class StatusLine:
@@ -57,7 +64,7 @@ class StatusLine:
     def update(self, line: str) -> None:
         """Show ``line`` instead of the last one; on a plain stream at most every 5 s, every 30 s when nothing changed."""
         if self._live is not None:
-            self._live.update(Text(line, overflow="ellipsis", no_wrap=True))
+            self._live.update(Text(_folded(line, self._console.width)))
         elif time.monotonic() - self._last_s >= (PLAIN_PERIOD_S if line != self._last else UNCHANGED_PERIOD_S):
             self._last_s, self._last = time.monotonic(), line
             sys.stderr.write(line + "\n")
@@ -70,3 +77,15 @@ class StatusLine:
         else:
             sys.stderr.write("· " + text + "\n")
             sys.stderr.flush()
+
+
+def _folded(line: str, width: int) -> str:
+    """``line`` on as many rows as it needs, broken only between its parts (two spaces), so that none is cut off."""
+    rows = [""]
+    for part in line.split("  "):
+        longer = f"{rows[-1]}  {part}" if rows[-1] else part
+        if len(longer) <= width or not rows[-1]:
+            rows[-1] = longer
+        else:
+            rows.append(part)
+    return "\n".join(rows)

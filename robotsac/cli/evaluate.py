@@ -21,9 +21,18 @@ def run_evaluate(
     result = evaluate_bundle(load_config(robot, files, overrides), find_bundle(policy), episodes, seed, as_json)
     if as_json:
         print(evaluation_json(result))
+    elif result.interrupted:
+        print(f"interrupted after {result.episodes} of {episodes} episodes; torque {_torque(result)}")
     else:
+        print(
+            f"mean return {result.mean_return:.2f}, {result.mean_steps:.0f} steps an episode, torque {_torque(result)}"
+        )
         print(result.line())
     return 130 if result.interrupted else 0
+
+
+def _torque(result: Evaluation) -> str:
+    return "off, read back" if result.torque_off else "NOT read back as off"
 
 
 def evaluate_bundle(config: Config, bundle: Path, episodes: int, seed: int, quiet: bool) -> Evaluation:
@@ -45,6 +54,7 @@ def evaluate_bundle(config: Config, bundle: Path, episodes: int, seed: int, quie
             policy,
             episodes,
             seed,
+            on_phase=lambda words: status.update(f"{config.robot.name} {words}"),
             on_episode=lambda done, won: status.update(
                 f"{config.robot.name} evaluating policy v{policy.version}: {done}/{episodes} episodes, {won} reached"
             ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ JSON_PERIOD_S = 2.0
 LEARN_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors", "matplotlib")
 
 
-def run_learn_command(run: str | None, resume: bool, files: list[Path], overrides: list[str], as_json: bool) -> int:
+def run_learn_command(
+    run: str | None, resume: bool, files: list[Path], overrides: list[str], as_json: bool, parent: int | None
+) -> int:
     """See ``robotsac learn --help``. Returns the exit code.
 
     Raises:
@@ -36,19 +40,42 @@ def run_learn_command(run: str | None, resume: bool, files: list[Path], override
 
     settings = load_learner_settings(files, overrides)
     folder = run_folder(run, "learn")
+    stop = threading.Event()
     with StatusLine(plain=as_json) as status:
-        if not as_json:
-            status.event(f"run folder {folder}, listening on {settings.link.address}")
-            status.event("robots join with: robotsac collect --robot NAME")
-        printer = _JsonPrinter() if as_json else None
+        show = _JsonPrinter().show if as_json else _Screen(status, folder, settings.link.address).show
 
-        def show(body: dict[str, Any]) -> None:
-            if printer is not None:
-                printer.show(body)
-            else:
-                status.update(_line(body))
+        def on_status(body: dict[str, Any]) -> None:
+            if parent is not None and os.getppid() != parent:
+                stop.set()  # whoever started this is gone and will not stop it
+            show(body)
 
-        return run_learn(settings, folder, resume=resume, as_json=as_json, on_status=show)
+        code = run_learn(settings, folder, resume=resume, as_json=as_json, on_status=on_status, stop=stop)
+    if not as_json:
+        print(f"stopped; go on with: robotsac learn --run {run or folder.name} --resume")
+    return code
+
+
+class _Screen:
+    """What an operator sees: where it listens once it does, who joins and leaves, and the live line."""
+
+    def __init__(self, status: StatusLine, folder: Path, address: str) -> None:
+        self._status = status
+        self._folder = folder
+        self._address = address
+        self._listening = False
+        self._robots: dict[str, str] = {}
+
+    def show(self, body: dict[str, Any]) -> None:
+        if not self._listening and body.get("ingest", {}).get("state") == "running":
+            self._listening = True
+            self._status.event(f"run folder {self._folder}, listening on {self._address}")
+            self._status.event("robots join with: robotsac collect --robot NAME")
+        for robot in body.get("robots", []):
+            name, state = robot["robot"], robot["state"]
+            if self._robots.get(name) != state:
+                self._status.event(f"robot {name} is {state}")
+                self._robots[name] = state
+        self._status.update(_line(body))
 
 
 class _JsonPrinter:

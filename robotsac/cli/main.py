@@ -29,10 +29,14 @@ def main() -> None:
     try:
         app()
     except RobotsacError as error:
-        from robotsac.cli.console import print_error
+        from robotsac.cli.console import print_error, print_json_error
 
+        if "--json" in sys.argv:
+            print_json_error(error)
         print_error(error)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _version(wanted: bool) -> None:
@@ -73,12 +77,13 @@ def learn(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an existing run.")] = False,
     config: Files = None,
     overrides: Overrides = None,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line, every two seconds.")] = False,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="End when this process is gone.")] = None,
 ) -> None:
     """Train SAC on what robots stream in, and send them new policies."""
     from robotsac.cli.learn import run_learn_command
 
-    raise typer.Exit(run_learn_command(run, resume, config or [], overrides or [], as_json))
+    raise typer.Exit(run_learn_command(run, resume, config or [], overrides or [], as_json, parent))
 
 
 @app.command()
@@ -121,6 +126,9 @@ def twin(
     robot: Robot = "arm0",
     link: Annotated[Path | None, typer.Option(help="Symbolic link to keep pointing at the port.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="End after this long.")] = None,
+    from_stdin: Annotated[
+        bool, typer.Option("--from-stdin", help="The resolved [robot] comes as one JSON line on stdin, from a driver.")
+    ] = False,
     config: Files = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -128,7 +136,7 @@ def twin(
     """Run the robot's virtual servo bus on a pseudo-terminal, in real time, until Ctrl-C."""
     from robotsac.cli.twin import run_twin_command
 
-    raise typer.Exit(run_twin_command(robot, link, seconds, config or [], overrides or [], as_json))
+    raise typer.Exit(run_twin_command(robot, link, seconds, from_stdin, config or [], overrides or [], as_json))
 
 
 @policy_app.command("show")

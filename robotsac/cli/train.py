@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import statistics
@@ -12,19 +13,21 @@ import time
 from pathlib import Path
 from typing import IO
 
-from robotsac.actor.collect import CollectOptions, CollectReport, collect
+from robotsac.actor.collect import CollectOptions, CollectReport, collect, writable
 from robotsac.actor.evaluate import Evaluation
-from robotsac.cli.console import StatusLine, print_error
+from robotsac.cli.console import StatusLine
 from robotsac.cli.evaluate import evaluate_bundle
 from robotsac.cli.inspect import find_bundle
 from robotsac.cli.options import run_folder
 from robotsac.config import Config, load_config
 from robotsac.config.loading import find_robot
-from robotsac.errors import RobotsacError
+from robotsac.errors import ConfigError, RobotsacError
+from robotsac.policy.store import BundleStore
 
 LEARNER_STARTS_MAX = 4
 LEARNER_PATIENCE_S = 20.0
 HELD_OUT_SEED = 1_000_000
+INTERRUPTED = 130
 
 
 def run_train(
@@ -41,19 +44,35 @@ def run_train(
     folder = run_folder(run, f"{Path(robot).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     address = f"tcp://127.0.0.1:{_free_port()}"
     config = load_config(robot, files, [*overrides, f"link.address={address!r}"])
-    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "learner").exists() or (folder / "robot").exists() or (folder / "run.json").exists():
+        raise ConfigError(
+            f"run folder {folder} exists already",
+            reason="train always begins a new run",
+            command=f"robotsac train --robot {robot} --run ANOTHER_NAME",
+        )
+    with writable(folder):
+        (folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
     learner = LearnerProcess(folder / "learner", _learner_arguments(robot, files, overrides, address))
     with StatusLine(plain=as_json) as status:
         status.event(f"run folder {folder}")
         report = _collect(config, folder, steps, until_success, learner, status)
     if learner.failed:
-        print_error(learner.error())
-        return learner.error().exit_code
+        raise learner.error()
     if report.error is not None:
-        print_error(report.error)
-        return report.error.exit_code
+        raise report.error
+    if report.interrupted:
+        print(
+            f"interrupted; torque {'off, read back' if report.torque_off else 'NOT read back as off'}", file=sys.stderr
+        )
+        return INTERRUPTED
+    if not learner.has_policy():
+        raise RobotsacError(
+            f"{report.status.steps} steps were too few to learn anything from",
+            reason=f"training begins after {config.learn.start_steps} steps",
+            command=f"robotsac train --robot {robot} --steps 10000",
+        )
     result = None
-    if episodes and not report.interrupted:
+    if episodes:
         result = evaluate_bundle(config, find_bundle(folder), episodes, HELD_OUT_SEED, as_json)
     return _finish(folder, config, report, result, as_json)
 
@@ -78,6 +97,7 @@ class LearnerProcess:
         """Start it; its output goes to ``learner.log`` beside its folder."""
         resume = ["--resume"] if self._starts else []
         command = [sys.executable, "-m", "robotsac.cli.main", "learn", "--run", str(self._folder.resolve()), *resume]
+        command += ["--parent", str(os.getpid())]
         self._log = (self._folder.parent / "learner.log").open("ab")
         # A process group of its own: the terminal's Ctrl-C must not end learning before the arm has stopped.
         self._process = subprocess.Popen(
@@ -114,11 +134,20 @@ class LearnerProcess:
                     continue
         self._close_log()
 
+    def has_policy(self) -> bool:
+        """Whether it published one."""
+        return BundleStore(self._folder / "policies").latest() is not None
+
     def error(self) -> RobotsacError:
-        """Why it failed: the end of its log."""
+        """Why it failed: what it said last, else where to look."""
         log = self._folder.parent / "learner.log"
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-        return RobotsacError("the learner could not go on", reason=" / ".join(lines), command=f"cat {log}")
+        for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()):
+            if line.startswith('{"error"'):
+                said = json.loads(line)["error"]
+                error = RobotsacError(f"learner: {said['message']}", reason=said["reason"], command=said["command"])
+                error.exit_code = said["exit_code"]
+                return error
+        return RobotsacError("the learner could not go on", reason="it left no error of its own", command=f"cat {log}")
 
     def _close_log(self) -> None:
         if self._log is not None:
@@ -144,6 +173,7 @@ def _collect(
     try:
         return collect(config, options, lambda s: status.update(s.line()), status.event)
     finally:
+        status.update("the learner writes its last checkpoint and policy")
         learner.stop()
 
 
@@ -172,7 +202,8 @@ def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluat
             "successes": result.successes,
             "eval_episodes": result.episodes,
         }
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    with writable(folder):
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     if as_json:
         print(json.dumps(summary))
         return 0

@@ -35,6 +35,7 @@ from robotsac.learner.run_folder import (
 )
 from robotsac.learner.target_entropy import check_feasible
 from robotsac.shared import SharedBlock
+from robotsac.signals import STOP_SIGNALS
 
 TICK_S = 0.1
 STATUS_EVERY_S = 0.5
@@ -155,11 +156,11 @@ def status(run_dir: Path, info: RunInfo, board: SharedBlock, children: Children,
 
 @contextlib.contextmanager
 def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set ``stop``; in a thread, where Python takes no signals, the caller's event has to do."""
+    """Stop signals set ``stop``; in a thread, where Python takes no signals, the caller's event has to do."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {which: signal.signal(which, lambda *_: stop.set()) for which in (signal.SIGINT, signal.SIGTERM)}
+    before = {which: signal.signal(which, lambda *_: stop.set()) for which in STOP_SIGNALS}
     try:
         yield
     finally:

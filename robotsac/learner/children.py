@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -15,14 +16,14 @@ from typing import Any
 
 from robotsac.child_error import read_child_error
 from robotsac.config.schema import LearnerSettings
-from robotsac.errors import RobotsacError
+from robotsac.errors import RobotsacError, StorageError
 from robotsac.learner.run_folder import (
     INGEST_ERROR_FILE,
     INGEST_STATUS_FILE,
     TRAINER_ERROR_FILE,
     TRAINER_STATUS_FILE,
     read_json,
-    run_name,
+    run_argument,
 )
 from robotsac.learner.trainer import TrainerArgs, trainer_main
 from robotsac.shared import SharedBlock
@@ -146,16 +147,25 @@ class Children:
     def _failure(self, who: str, exit_code: int, error_file: str) -> RobotsacError:
         if (left := read_child_error(self._run_dir / error_file)) is not None:
             return left
+        if exit_code == StorageError.exit_code:
+            free_mb = shutil.disk_usage(self._run_dir).free / 1e6
+            return StorageError(
+                f"{who} could not write to {self._run_dir}",
+                reason=f"{free_mb:.0f} MB are free there",
+                command=f"df -h {self._run_dir}   (then {self._resume_command()})",
+            )
         how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
         again = f" after {self.ingest_restarts} restarts" if who == "ingest" and self.ingest_restarts else ""
         return RobotsacError(
             f"{who} {how}{again}",
-            reason="out of memory or killed by hand?" if exit_code == -signal.SIGKILL else "its own words are above",
+            reason="out of memory or killed by hand?"
+            if exit_code == -signal.SIGKILL
+            else "it left no error of its own",
             command=self._resume_command(),
         )
 
     def _resume_command(self) -> str:
-        return f"robotsac learn --run {run_name(self._run_dir)} --resume"
+        return f"robotsac learn --run {run_argument(self._run_dir)} --resume"
 
 
 @contextlib.contextmanager

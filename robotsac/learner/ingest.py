@@ -26,6 +26,7 @@ from robotsac.link.policy_fetch import PolicyShelf
 from robotsac.link.sockets import LearnerSocket
 from robotsac.policy.store import BundleStore
 from robotsac.shared import SharedBlock
+from robotsac.signals import leave_signals_to_supervisor
 
 EXIT_FAILED = 3
 NS_PER_MS = 1_000_000
@@ -58,7 +59,7 @@ def ingest_main(args: IngestArgs) -> None:
 
     What makes going on pointless (port in use, disk full) is left in ``ingest-error.json``; then it exits with 3.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the supervisor, which stops things in order
+    leave_signals_to_supervisor()
     parent, terminated = os.getppid(), False
 
     def on_terminate(_signal: int, _frame: object) -> None:

@@ -68,7 +68,7 @@ def open_run(settings: LearnerSettings, run_dir: Path, *, resume: bool) -> RunIn
             raise ConfigError(
                 f"run {name!r} exists already",
                 reason=f"{run_dir} holds its records and checkpoints",
-                command=f"robotsac learn --run {name} --resume",
+                command=f"robotsac learn --run {run_argument(run_dir)} --resume",
             )
         info = RunInfo(SCHEMA, f"{name}-{secrets.token_hex(4)}", digest(settings), _learn(settings), versions())
         write_json(run_dir / RUN_FILE, info)
@@ -92,6 +92,11 @@ def require_run(run_dir: Path) -> None:
 def run_name(run_dir: Path) -> str:
     """What ``--run`` calls it: the folder's name, or its parent's where both sides of a run share a folder."""
     return run_dir.parent.name if run_dir.name == "learner" else run_dir.name
+
+
+def run_argument(run_dir: Path) -> str:
+    """What to type after ``--run``: the name of a folder below ``runs/``, else the path."""
+    return run_dir.name if run_dir.parent == Path("runs") else str(run_dir)
 
 
 def digest(settings: LearnerSettings) -> str:
@@ -165,7 +170,7 @@ def _read_run(run_dir: Path) -> RunInfo:
         raise ConfigError(
             f"there is no run to resume in {run_dir}",
             reason=f"{RUN_FILE} is missing or not valid: {error}",
-            command=f"robotsac learn --run {run_name(run_dir)}",
+            command=f"robotsac learn --run {run_argument(run_dir)}",
         ) from error
     if info.schema != SCHEMA:
         raise ConfigError(f"run {run_name(run_dir)!r} has schema {info.schema}, this software reads {SCHEMA}")

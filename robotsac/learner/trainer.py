@@ -21,6 +21,7 @@ from robotsac.learner.board import LEARNER_FIELDS, TrainerState
 from robotsac.learner.replay_log import FILE_NAME, ReplayLog
 from robotsac.learner.run_folder import TRAINER_ERROR_FILE, TRAINER_LOCK_FILE, locked
 from robotsac.shared import SharedBlock
+from robotsac.signals import leave_signals_to_supervisor
 
 POLL_S = 0.01
 """How long the trainer sleeps when there is nothing to do: a fresh record waits at most this long."""
@@ -46,7 +47,7 @@ def trainer_main(args: TrainerArgs) -> None:
         SystemExit: with the error's exit code, after an error that was raised on purpose.
     """
     stop = StopConditions(args.parent_pid)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_signals_to_supervisor()
     signal.signal(signal.SIGTERM, stop.on_signal)
     os.nice(args.settings.learn.nice)
     try:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
-from processes import SMALL, Command, free_address, replay_seqs, running, spool_seqs, wait_for
+from processes import SMALL, Command, children_of, free_address, replay_seqs, running, spool_seqs, wait_for
 
 from robotsac.policy.accept import read_info
 
@@ -97,13 +98,39 @@ def test_a_learner_of_another_contract_is_refused_in_words(tmp_path):
     assert "Traceback" not in other.output()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_collection_with_torque_off(tmp_path, number):
-    with running(tmp_path, "collect", *collect_arguments(free_address(), "--offline")) as collect:
-        wait_for((tmp_path / "runs/bot/spool.db").exists, "the spool", collect)
-        collect.process.send_signal(number)
-        assert collect.wait() == 0, collect.output()
-    assert collect.result()["torque_off"]
+def test_a_trainer_that_is_killed_takes_its_learner_with_it(tmp_path):
+    arguments = ["train", "--robot", "arm0-sim", "--run", "t", "--json", *SMALL]
+    with running(tmp_path, "train", *arguments) as train:
+        wait_for((tmp_path / "runs/t/learner/ingest-status.json").exists, "the learner", train)
+        learner = next(pid for pid in children_of(train.process.pid) if b"learn" in cmdline(pid).split(b"\0"))
+        train.kill_all()
+        wait_for(lambda: b"learn" not in cmdline(learner).split(b"\0"), "the learner's end", train)
+
+
+def cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "words"),
+    [("learn.target_sigma=3.0", 2, "entropy"), ("learn.device='potato'", 2, "potato")],
+)
+def test_what_the_learner_refuses_train_says_in_the_same_words(tmp_path, override, code, words):
+    with running(tmp_path, "train", "train", "--robot", "arm0-sim", "--run", "t", "--set", override) as train:
+        assert train.wait() == code, train.output()
+    assert words in train.output()
+    assert "Traceback" not in train.output()
+
+
+def test_a_run_folder_that_cannot_be_made_is_said_before_anything_starts(tmp_path):
+    (tmp_path / "file").write_text("")
+    with running(tmp_path, "collect", "collect", "--robot", "arm0-sim", "--run", "file/x") as collect:
+        assert collect.wait() == 6, collect.output()
+    assert "file/x cannot be written" in collect.output()
+    assert "Traceback" not in collect.output()
 
 
 def test_no_learner_is_said_with_the_command_that_starts_one(tmp_path):

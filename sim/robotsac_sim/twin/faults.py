@@ -6,6 +6,7 @@ the next reply. One reply is one status packet, or the whole of a fast read.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -149,7 +150,10 @@ def parse_fault(entry: Mapping[str, Any]) -> Fault:
     try:
         return KINDS[kind](**fields)
     except TypeError as error:
-        raise ConfigError(f"robot.sim.faults: {kind} with {fields}", reason=str(error)) from error
+        known = ", ".join(field.name for field in dataclasses.fields(KINDS[kind]))
+        raise ConfigError(
+            f"robot.sim.faults: a {kind} cannot be made from {fields}", reason=f"its keys are {known}"
+        ) from error
 
 
 @dataclass(slots=True)

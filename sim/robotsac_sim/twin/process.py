@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from robotsac.config.schema import RobotConfig
+from robotsac.signals import STOP_SIGNALS
 from robotsac_sim.twin.bus import Overlap, VirtualBus
 from robotsac_sim.twin.pty_port import PtyPort
 from robotsac_sim.twin.realtime import LoopReport, RealTimeLoop, become_real_time
@@ -41,7 +42,7 @@ def run_twin(
     port = PtyPort(bus.host_baud, link)
     scheduling = become_real_time()
     loop = RealTimeLoop(bus, port, seconds=seconds)
-    before = [(number, signal.signal(number, lambda *_: loop.stop())) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [(number, signal.signal(number, lambda *_: loop.stop())) for number in STOP_SIGNALS]
     started_s, used_s = time.monotonic(), time.process_time()
     try:
         _announce(robot, bus, port, scheduling, as_json=as_json)
