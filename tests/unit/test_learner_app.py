@@ -122,7 +122,7 @@ def test_a_run_learns_and_is_resumed_where_it_was(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="exists already") as refused:
         run_learn(chosen, run_dir, resume=False)
-    assert refused.value.command == "robotsac learn --run pick --resume"
+    assert refused.value.command == f"robotsac learn --run {run_dir} --resume"
     with pytest.raises(ConfigError, match="other settings"):
         run_learn(local(critic_lr=1.0), run_dir, resume=True)
 
@@ -150,7 +150,7 @@ def test_ingest_is_restarted_and_a_dead_trainer_is_an_error(tmp_path: Path) -> N
     assert learner.exit_code == 1
     error = learner.seen[-1]["error"]
     assert error["message"] == "trainer was ended by signal 9"
-    assert error["command"] == "robotsac learn --run run --resume"
+    assert error["command"] == f"robotsac learn --run {tmp_path / 'run'} --resume"
     assert multiprocessing.active_children() == []
 
 
@@ -184,7 +184,7 @@ def test_an_infeasible_target_is_refused_before_anything_is_made(tmp_path: Path,
 def test_resuming_what_is_no_run_is_refused_and_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run to resume") as refused:
         run_learn(local(), tmp_path / "run", resume=True)
-    assert refused.value.command == "robotsac learn --run run"
+    assert refused.value.command == f"robotsac learn --run {tmp_path / 'run'}"
     assert not (tmp_path / "run").exists()
 
 
