@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -59,7 +60,8 @@ class StatusLine:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            with contextlib.suppress(OSError):
+                self._live.stop()
 
     def update(self, line: str) -> None:
         """Show ``line`` instead of the last one; on a plain stream at most every 5 s, every 30 s when nothing changed."""
@@ -67,16 +69,22 @@ class StatusLine:
             self._live.update(Text(_folded(line, self._console.width)))
         elif time.monotonic() - self._last_s >= (PLAIN_PERIOD_S if line != self._last else UNCHANGED_PERIOD_S):
             self._last_s, self._last = time.monotonic(), line
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
+            _write(line)
 
     def event(self, text: str) -> None:
         """Something that happened; stays on the screen."""
-        if self._live is not None:
+        if self._live is None:
+            _write("· " + text)
+            return
+        with contextlib.suppress(OSError):
             self._live.console.print(Text("· " + text))
-        else:
-            sys.stderr.write("· " + text + "\n")
-            sys.stderr.flush()
+
+
+def _write(line: str) -> None:
+    """To stderr. A terminal that is gone must not stand between the supervisor and an orderly stop."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def _folded(line: str, width: int) -> str:
