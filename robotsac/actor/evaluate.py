@@ -70,55 +70,79 @@ def evaluate(
         RobotsacError: from the arm; torque is off then too.
     """
     env = ArmEnv(config, faults_folder)
-    summaries: list[EpisodeSummary] = []
-    faults = 0
+    runner = EpisodeRunner(env, _Fixed(policy), _keep_nothing, seed=first_seed, random_hold_s=1.0, deterministic=True)
+    trial = _Trial(runner, episodes, first_seed, on_episode)
     with counted_signals() as signals:
 
         def stopped() -> bool:
             return signals.count > 0
 
         try:
-            runner = EpisodeRunner(
-                env, _Fixed(policy), _keep_nothing, seed=first_seed, random_hold_s=1.0, deterministic=True
-            )
             on_phase("connecting to the arm, torque off")
             env.arm.connect()
             if env.arm.clock.free_running:
                 make_realtime(config.collect.realtime_priority)
             else:
                 freeze_garbage()
-            on_phase("torque on, going home")
-            env.start()
-            while len(summaries) < episodes and not stopped():
-                # The first episode starts at home, like every evaluation before and after it.
-                options = {"goal_seed": first_seed + len(summaries), "home": not summaries}
-                try:
-                    summary = runner.run(stopped, options=options)
-                    if summary.fault is not None:
-                        raise summary.fault
-                except GuardFault as fault:
-                    faults += 1
-                    if fault.latched or faults > RETRIES_MAX:
-                        raise
-                    continue
-                if summary.end is not EpisodeEnd.OPERATOR:
-                    summaries.append(summary)
-                    on_episode(len(summaries), sum(s.end is EpisodeEnd.SUCCESS for s in summaries))
-                collect_garbage()
+            if not stopped():
+                on_phase("torque on, going home")
+                env.start()
+                trial.run(stopped)
         finally:
             env.park_and_close()
-        interrupted = stopped()
-    steps = [summary.steps for summary in summaries]
-    return Evaluation(
-        episodes=len(summaries),
-        successes=sum(summary.end is EpisodeEnd.SUCCESS for summary in summaries),
-        mean_return=float(np.mean([s.total_reward for s in summaries])) if summaries else float("nan"),
-        mean_steps=float(np.mean(steps)) if steps else float("nan"),
-        seconds=sum(steps) / config.robot.control_rate_hz,
-        faults=faults,
-        torque_off=env.arm.torque_is_off(),
-        interrupted=interrupted,
-    )
+        return trial.result(config.robot.control_rate_hz, env.arm.torque_is_off(), stopped())
+
+
+class _Trial:
+    """The episodes of one evaluation, and what they amounted to."""
+
+    def __init__(
+        self, runner: EpisodeRunner, episodes: int, first_seed: int, on_episode: Callable[[int, int], None]
+    ) -> None:
+        self._runner = runner
+        self._episodes = episodes
+        self._first_seed = first_seed
+        self._on_episode = on_episode
+        self._summaries: list[EpisodeSummary] = []
+        self._faults = 0
+
+    def run(self, stopped: Callable[[], bool]) -> None:
+        """Until all are done or ``stopped``. An episode that a missed deadline cut short is run again."""
+        while len(self._summaries) < self._episodes and not stopped():
+            # The first episode starts at home, like every evaluation before and after it.
+            done = len(self._summaries)
+            options = {"goal_seed": self._first_seed + done, "home": done == 0}
+            try:
+                summary = self._runner.run(stopped, options=options)
+                if summary.fault is not None:
+                    raise summary.fault
+            except GuardFault as fault:
+                self._faults += 1
+                if fault.latched or self._faults > RETRIES_MAX:
+                    raise
+                continue
+            if summary.end is not EpisodeEnd.OPERATOR:
+                self._summaries.append(summary)
+                self._on_episode(len(self._summaries), self._successes())
+            collect_garbage()
+
+    def result(self, control_rate_hz: int, torque_off: bool, interrupted: bool) -> Evaluation:
+        """What was counted."""
+        steps = [summary.steps for summary in self._summaries]
+        returns = [summary.total_reward for summary in self._summaries]
+        return Evaluation(
+            episodes=len(steps),
+            successes=self._successes(),
+            mean_return=float(np.mean(returns)) if returns else float("nan"),
+            mean_steps=float(np.mean(steps)) if steps else float("nan"),
+            seconds=sum(steps) / control_rate_hz,
+            faults=self._faults,
+            torque_off=torque_off,
+            interrupted=interrupted,
+        )
+
+    def _successes(self) -> int:
+        return sum(summary.end is EpisodeEnd.SUCCESS for summary in self._summaries)
 
 
 def _keep_nothing(_record: NDArray[np.void]) -> bool:
