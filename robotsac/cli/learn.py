@@ -73,7 +73,7 @@ class _Screen:
         for robot in body.get("robots", []):
             name, state = robot["robot"], robot["state"]
             if self._robots.get(name) != state:
-                self._status.event(f"robot {name} is {state}")
+                self._status.event(f"robot {name}: {state}")
                 self._robots[name] = state
         self._status.update(_line(body))
 
