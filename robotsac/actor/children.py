@@ -19,6 +19,7 @@ from robotsac.contract import Contract
 from robotsac.errors import ArmError, RobotsacError
 from robotsac.records import record_dtype
 from robotsac.shared import RecordRing, SharedBlock
+from robotsac.signals import children_spared
 
 POLL_S = 0.05
 # Parking may take a long move; after that the actor is ended, and the servos' watchdog is what is left.
@@ -69,7 +70,8 @@ class Children:
     def start_actor(self) -> None:
         """It connects to the arm, torque off, and then waits for the uplink."""
         self._actor = self._spawn.Process(target=actor_main, args=(self._actor_args,), name="actor")
-        self._actor.start()
+        with children_spared():
+            self._actor.start()
 
     def actor_runs(self, wait_s: float = 0.0) -> bool:
         """Whether the actor is alive after at most ``wait_s``."""
@@ -109,14 +111,18 @@ class Children:
         _make_end(actor)
         if actor.exitcode == 0:
             return None
-        off = self.actor_board["torque_off"]
         return read_child_error(self._folder / ERROR_FILE) or ArmError(
             f"the actor process ended with exit code {actor.exitcode}",
-            reason="torque was read back as off"
-            if off
-            else "nobody switched torque off: only the servos' watchdog did",
+            reason=self._torque_words(),
             command=f"ls {self._folder}/faults",
         )
+
+    def _torque_words(self) -> str:
+        if self.actor_board["torque_off"]:
+            return "torque was read back as off"
+        if self.actor_board["phase"] < Phase.ENERGIZING:
+            return "torque was never switched on"
+        return "torque was not read back as off; treat the arm as powered until its watchdog or you have stopped it"
 
     def end_uplink(self) -> None:
         """Let it store and deliver what it can, and in the end make it go."""
@@ -150,7 +156,8 @@ class Children:
             policy_size_max_bytes=config.policy.size_max_bytes,
         )
         self._uplink = self._spawn.Process(target=uplink_main, args=(args,), name="uplink")
-        self._uplink.start()
+        with children_spared():
+            self._uplink.start()
         self.uplink_starts += 1
 
 

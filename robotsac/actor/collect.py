@@ -83,8 +83,9 @@ def collect(
         ConfigError, StorageError: before anything started.
     """
     contract = robot_contract(config)
-    with writable(options.folder), _only_one(options.folder):
-        (options.folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
+    with _only_one(options.folder):
+        with writable(options.folder):
+            (options.folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
         seed = options.seed if options.seed is not None else secrets.randbits(32)
         children = Children(config, options.folder, contract, seed=seed, steps=options.steps, offline=options.offline)
         try:
@@ -124,8 +125,10 @@ class _Supervisor:
                 children.start_actor()
                 error = self._watch()
             finally:
-                error = children.end_actor(self._while_waiting) or error
-                children.end_uplink()
+                try:
+                    error = children.end_actor(self._while_waiting) or error
+                finally:
+                    children.end_uplink()
         status = self._status()
         self._on_status(status)
         actor = children.actor_board
@@ -159,7 +162,12 @@ class _Supervisor:
     def _hint(self) -> None:
         """Said once, when waiting has begun to look like hanging."""
         waiting = self._children.actor_board["phase"] == Phase.WAITING_FOR_LEARNER
-        if waiting and not self._hinted and time.monotonic() - self._begin_s > HINT_AFTER_S:
+        if (
+            waiting
+            and not self._options.offline
+            and not self._hinted
+            and time.monotonic() - self._begin_s > HINT_AFTER_S
+        ):
             self._hinted = True
             self._on_event(
                 "no learner answers yet; start one with: robotsac learn   (or collect --offline without one)"
@@ -222,7 +230,8 @@ def _only_one(folder: Path) -> Iterator[None]:
     Raises:
         StorageError: another one holds it.
     """
-    lock: IO[str] = (folder / ".lock").open("a+", encoding="utf-8")
+    with writable(folder):
+        lock: IO[str] = (folder / ".lock").open("a+", encoding="utf-8")
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

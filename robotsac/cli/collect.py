@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from robotsac.actor.collect import CollectOptions, CollectReport, collect, report_json
-from robotsac.cli.console import StatusLine, print_error
+from robotsac.cli.console import StatusLine, print_error, say
 from robotsac.cli.options import run_folder
 from robotsac.config import load_config
 
@@ -32,14 +32,14 @@ def run_collect(
 def finish(report: CollectReport, as_json: bool) -> int:
     """Say how it ended; the exit code."""
     if as_json:
-        print(report_json(report))
+        say(report_json(report))
     elif report.status.steps or report.interrupted:
-        print(
+        say(
             f"{report.status.steps:,} steps in {report.status.episodes} episodes, {report.seconds:.1f} s; "
             f"torque {'off, read back' if report.torque_off else 'NOT read back as off'}"
         )
         if report.unsent:
-            print(f"{report.unsent:,} records wait in the spool and are sent next time")
+            say(f"{report.unsent:,} records wait in the spool and are sent next time")
     if report.error is not None:
         print_error(report.error)
         return report.error.exit_code

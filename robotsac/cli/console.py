@@ -15,6 +15,8 @@ from rich.text import Text
 
 from robotsac.errors import RobotsacError
 
+# A closed terminal, a pipe whose reader left; rich turns the latter into SystemExit.
+NOBODY_LISTENS = (OSError, SystemExit)
 PLAIN_PERIOD_S = 5.0
 UNCHANGED_PERIOD_S = 30.0
 REFRESH_PER_S = 4
@@ -23,11 +25,12 @@ REFRESH_PER_S = 4
 def print_error(error: RobotsacError) -> None:
     """One sentence, one reason, one command, on stderr."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("robotsac: ", "bold red"), error.message))
-    if error.reason:
-        console.print(Text.assemble(("   why: ", "bold"), error.reason))
-    if error.command:
-        console.print(Text.assemble(("   try: ", "bold"), error.command))
+    with contextlib.suppress(*NOBODY_LISTENS):
+        console.print(Text.assemble(("robotsac: ", "bold red"), error.message))
+        if error.reason:
+            console.print(Text.assemble(("   why: ", "bold"), error.reason))
+        if error.command:
+            console.print(Text.assemble(("   try: ", "bold"), error.command))
 
 
 def print_json_error(error: RobotsacError) -> None:
@@ -60,7 +63,7 @@ class StatusLine:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(*NOBODY_LISTENS):
                 self._live.stop()
 
     def update(self, line: str) -> None:
@@ -76,13 +79,19 @@ class StatusLine:
         if self._live is None:
             _write("· " + text)
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*NOBODY_LISTENS):
             self._live.console.print(Text("· " + text))
+
+
+def say(line: str) -> None:
+    """To stdout; that nobody listens any more is no reason to fail."""
+    with contextlib.suppress(*NOBODY_LISTENS):
+        print(line, flush=True)
 
 
 def _write(line: str) -> None:
     """To stderr. A terminal that is gone must not stand between the supervisor and an orderly stop."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(*NOBODY_LISTENS):
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 

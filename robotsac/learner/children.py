@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
 import shutil
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from robotsac.learner.run_folder import (
 )
 from robotsac.learner.trainer import TrainerArgs, trainer_main
 from robotsac.shared import SharedBlock
+from robotsac.signals import children_spared
 
 INGEST_RESTARTS_MAX = 3
 STOP_TIMEOUT_S = 10.0
@@ -140,7 +139,7 @@ class Children:
 
     def _spawn(self, name: str, target: Callable[[Any], None], args: object) -> SpawnProcess:
         process = self._context.Process(target=target, args=(args,), name=name, daemon=True)
-        with _sigint_ignored():
+        with children_spared():
             process.start()
         return process
 
@@ -166,16 +165,3 @@ class Children:
 
     def _resume_command(self) -> str:
         return f"robotsac learn --run {run_argument(self._run_dir)} --resume"
-
-
-@contextlib.contextmanager
-def _sigint_ignored() -> Iterator[None]:
-    """A child inherits what is ignored, so Ctrl-C in its first second, before it has a handler, does not end it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
