@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from types import FrameType
 
 # SIGHUP is what a closed terminal or a dropped ssh connection sends: as much a reason to stop in order as Ctrl-C.
@@ -48,24 +49,37 @@ def counted_signals() -> Iterator[SignalCount]:
             signal.signal(number, handler)
 
 
-def leave_signals_to_supervisor() -> None:
-    """In a child process: what the terminal sends to the whole group is the supervisor's to decide about."""
+def obey_supervisor(on_terminate: Callable[[], object] = lambda: None) -> SignalCount:
+    """In a child process: only SIGTERM ends it. Returns the count of them; each also calls ``on_terminate``.
+
+    What a terminal sends to the whole group is the supervisor's to decide about. A SIGTERM that came since the process
+    was started (see ``signals_held``) counts.
+    """
+    told = SignalCount()
+
+    def terminate(_number: int, _frame: FrameType | None) -> None:
+        told.count += 1
+        on_terminate()
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, terminate)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    return told
 
 
 @contextmanager
-def children_spared() -> Iterator[None]:
-    """Processes started in this ``with`` block ignore the terminal's signals from their first instruction on.
+def signals_held() -> Iterator[None]:
+    """Hold back the stop signals in a ``with`` block, also in every process started in it until ``obey_supervisor``.
 
-    A child inherits what is ignored; without this a Ctrl-C in its first second, while it still imports, would end it.
+    A child inherits what is blocked. Without this a Ctrl-C or a ``systemctl stop``, which reach every process at once,
+    would end a child that still imports, before it knows how to end in order. Nothing is lost: a signal that came
+    meanwhile is delivered afterwards.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    old = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGHUP)}
+    # It would lift the blockade if it had to start its tracker in the block.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -137,7 +137,7 @@ class _NoPort(Exception):
 
 def _runnable(command: Sequence[str]) -> list[str]:
     if command[0] == "robotsac":
-        return [sys.executable, "-m", "robotsac.cli.main", *command[1:]]
+        return [sys.executable, "-m", "robotsac", *command[1:]]
     return list(command)
 
 

@@ -7,7 +7,6 @@ its own watches, and what it is told to do is an integer in a shared block. Howe
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -21,16 +20,17 @@ from robotsac.child_error import write_child_error
 from robotsac.clock import NS_PER_S
 from robotsac.config import Config
 from robotsac.env.arm_env import ArmEnv
-from robotsac.errors import GuardFault, LinkError, RobotsacError, StorageError
+from robotsac.errors import AGAIN, GuardFault, LinkError, RobotsacError, StorageError
+from robotsac.guard import GuardState
 from robotsac.policy.slot import PolicySlot
 from robotsac.policy.store import BundleStore
 from robotsac.records import EpisodeEnd, record_dtype
 from robotsac.shared import RecordRing, SharedBlock
-from robotsac.signals import leave_signals_to_supervisor
+from robotsac.signals import obey_supervisor
 
 RECENT_EPISODES = 50
-# A rate over fewer steps than this says nothing.
-RATE_STEPS_MIN = 5
+# Share of the newest step in the mean period that the rate is made of.
+RATE_SMOOTHING = 0.05
 ERROR_FILE = "actor-error.json"
 # Deadline misses that an episode may end with before collection gives up: one is a hiccup, many are a broken set-up.
 DEADLINE_FAULTS_MAX = 20
@@ -53,14 +53,37 @@ class ActorArgs:
 def actor_main(args: ActorArgs) -> None:
     """Entry point of the process. Leaves its error file behind when something went wrong."""
     board = SharedBlock.attach(args.board_name, ACTOR_FIELDS)
-    leave_signals_to_supervisor()
-    signal.signal(signal.SIGTERM, lambda *_: board.__setitem__("stop", Stop.NOW))
+    obey_supervisor(lambda: board.__setitem__("stop", Stop.NOW))
     actor = Actor(args, board)
     try:
         actor.run()
     except RobotsacError as error:
         write_child_error(args.folder / ERROR_FILE, error)
         raise SystemExit(error.exit_code) from None
+
+
+class StepRate:
+    """Steps per second within episodes, smoothed; the way to the next start does not count.
+
+    It stands from the second step of the first episode on.
+    """
+
+    def __init__(self) -> None:
+        self._last_ns: int | None = None
+        self._period_ns = 0.0
+
+    def begin(self, now_ns: int) -> None:
+        """An episode begins at ``now_ns``, the arm's time."""
+        self._last_ns = now_ns
+
+    def step(self, now_ns: int) -> float:
+        """A step is done at ``now_ns``, the arm's time. Returns the rate, Hz."""
+        if self._last_ns is not None:
+            period_ns = now_ns - self._last_ns
+            share = RATE_SMOOTHING if self._period_ns else 1.0
+            self._period_ns += share * (period_ns - self._period_ns)
+        self._last_ns = now_ns
+        return NS_PER_S / self._period_ns if self._period_ns else 0.0
 
 
 class Actor:
@@ -94,21 +117,27 @@ class Actor:
                 env.start()
                 self._collect(env, runner, slot)
         finally:
-            self._enter(Phase.STOPPING)
             slot.stop()
-            if board["stop"] != Stop.NOW:
-                env.park_and_close()
-            else:
-                env.close()
+            if board["stop"] != Stop.NOW and env.guard.state in (GuardState.HOLD, GuardState.ACTIVE):
+                self._enter(Phase.PARKING)
+                env.guard.park()
+            self._enter(Phase.STOPPING)
+            env.close()
             board["torque_off"] = int(env.arm.torque_is_off())
             self._enter(Phase.ENDED)
 
     def _collect(self, env: ArmEnv, runner: EpisodeRunner, slot: PolicySlot) -> None:
         board = self._board
         board["moving_since_ns"] = board["beat_ns"] = time.monotonic_ns()
+        rate, clock = StepRate(), env.arm.clock
+
+        def on_begin() -> None:
+            self._enter(Phase.MOVING)
+            rate.begin(clock.now_ns())
 
         def on_step() -> None:
             board["steps"] += 1
+            board["rate_millihz"] = int(1000 * rate.step(clock.now_ns()))
             policy = slot.current
             if policy is not None and board["policy_version"] != policy.version:
                 board["policy_version"] = policy.version
@@ -119,9 +148,9 @@ class Actor:
             self._wait_for_credit(env, runner)
             if self._stopping():
                 break
-            self._enter(Phase.MOVING)
+            self._enter(Phase.HOMING)
             try:
-                summary = runner.run(self._stopping, on_step)
+                summary = runner.run(self._stopping, on_step, on_begin=on_begin)
             except GuardFault as fault:
                 self._weigh(fault)
                 continue
@@ -130,6 +159,7 @@ class Actor:
                 raise StorageError(
                     "collection stopped: the uplink no longer takes records",
                     reason="the shared-memory ring is full; every record in it is kept and stored by the uplink",
+                    command=f"df -h {args_folder}",
                 )
             collect_garbage()
 
@@ -147,8 +177,6 @@ class Actor:
         board["policy_rejected"] = slot.counters.rejected
         if env.last_tick is not None:
             board["latency_us"] = int(runner.latency_us)
-        if summary.steps >= RATE_STEPS_MIN and summary.seconds > 0:
-            board["rate_millihz"] = int(1000 * summary.steps / summary.seconds)
         self._uplink["policy_accepted"] = board["policy_version"]
         self._uplink["policy_rejected"] = slot.counters.rejected
         if summary.fault is not None:

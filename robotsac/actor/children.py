@@ -19,7 +19,7 @@ from robotsac.contract import Contract
 from robotsac.errors import ArmError, RobotsacError
 from robotsac.records import record_dtype
 from robotsac.shared import RecordRing, SharedBlock
-from robotsac.signals import children_spared
+from robotsac.signals import signals_held
 
 POLL_S = 0.05
 # Parking may take a long move; after that the actor is ended, and the servos' watchdog is what is left.
@@ -70,7 +70,7 @@ class Children:
     def start_actor(self) -> None:
         """It connects to the arm, torque off, and then waits for the uplink."""
         self._actor = self._spawn.Process(target=actor_main, args=(self._actor_args,), name="actor")
-        with children_spared():
+        with signals_held():
             self._actor.start()
 
     def actor_runs(self, wait_s: float = 0.0) -> bool:
@@ -156,7 +156,7 @@ class Children:
             policy_size_max_bytes=config.policy.size_max_bytes,
         )
         self._uplink = self._spawn.Process(target=uplink_main, args=(args,), name="uplink")
-        with children_spared():
+        with signals_held():
             self._uplink.start()
         self.uplink_starts += 1
 

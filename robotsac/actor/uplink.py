@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import signal
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -34,7 +33,7 @@ from robotsac.link.state import RobotCard
 from robotsac.policy.store import BundleStore
 from robotsac.records import record_dtype
 from robotsac.shared import RecordRing, SharedBlock
-from robotsac.signals import leave_signals_to_supervisor
+from robotsac.signals import obey_supervisor
 from robotsac.spool import Spool
 
 __all__ = ["LIMIT_NONE", "LIMIT_NOTHING", "UPLINK_FIELDS", "LinkPhase", "UplinkArgs", "UplinkError", "uplink_main"]
@@ -57,16 +56,9 @@ BALLAST_MIN_BYTES = 1_000_000
 
 def uplink_main(args: UplinkArgs) -> None:
     """Run until told to stop; the target of the uplink process. Exits with 6 when records could not be stored."""
-    leave_signals_to_supervisor()
-    terminated = False
-
-    def on_terminate(_signal: int, _frame: object) -> None:
-        nonlocal terminated
-        terminated = True
-
-    signal.signal(signal.SIGTERM, on_terminate)
+    told = obey_supervisor()
     try:
-        uplink = Uplink(args, lambda: terminated)
+        uplink = Uplink(args, lambda: told.count > 0)
     except RobotsacError as error:
         status = StatusFile(args.status_path)
         status.fail(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import time
 from types import TracebackType
@@ -36,7 +37,7 @@ def print_error(error: RobotsacError) -> None:
 def print_json_error(error: RobotsacError) -> None:
     """The same as one JSON object on stdout, for a script."""
     said = {"message": error.message, "reason": error.reason, "command": error.command, "exit_code": error.exit_code}
-    print(json.dumps({"error": said}), flush=True)
+    say(json.dumps({"error": said}))
 
 
 class StatusLine:
@@ -84,9 +85,11 @@ class StatusLine:
 
 
 def say(line: str) -> None:
-    """To stdout; that nobody listens any more is no reason to fail."""
-    with contextlib.suppress(*NOBODY_LISTENS):
+    """To stdout; that nobody listens any more is no reason to fail, now or when the interpreter flushes at its end."""
+    try:
         print(line, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _write(line: str) -> None:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from robotsac.cli.console import StatusLine
+from robotsac.cli.console import StatusLine, say
 from robotsac.cli.options import run_folder
 from robotsac.config import load_learner_settings
 from robotsac.errors import DriverUnavailable
@@ -51,7 +51,7 @@ def run_learn_command(
 
         code = run_learn(settings, folder, resume=resume, as_json=as_json, on_status=on_status, stop=stop)
     if not as_json:
-        print(f"stopped; go on with: robotsac learn --run {run or folder.name} --resume")
+        say(f"stopped; go on with: robotsac learn --run {run or folder.name} --resume")
     return code
 
 
@@ -89,7 +89,7 @@ class _JsonPrinter:
         if "error" in body or now_s - self._last_s >= JSON_PERIOD_S or body.get("state") == "stopping":
             self._last_s = now_s
             # The two processes' own reports repeat what stands beside them; they are in the run folder for the curious.
-            print(json.dumps({key: body[key] for key in body if key not in ("trainer", "ingest")}), flush=True)
+            say(json.dumps({key: body[key] for key in body if key not in ("trainer", "ingest")}))
 
 
 def _line(body: dict[str, Any]) -> str:

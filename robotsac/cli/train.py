@@ -96,7 +96,7 @@ class LearnerProcess:
     def start(self) -> None:
         """Start it; its output goes to ``learner.log`` beside its folder."""
         resume = ["--resume"] if self._starts else []
-        command = [sys.executable, "-m", "robotsac.cli.main", "learn", "--run", str(self._folder.resolve()), *resume]
+        command = [sys.executable, "-m", "robotsac", "learn", "--run", str(self._folder.resolve()), *resume]
         command += ["--parent", str(os.getpid())]
         self._log = (self._folder.parent / "learner.log").open("ab")
         # A process group of its own: the terminal's Ctrl-C must not end learning before the arm has stopped.

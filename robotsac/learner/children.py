@@ -25,7 +25,7 @@ from robotsac.learner.run_folder import (
 )
 from robotsac.learner.trainer import TrainerArgs, trainer_main
 from robotsac.shared import SharedBlock
-from robotsac.signals import children_spared
+from robotsac.signals import signals_held
 
 INGEST_RESTARTS_MAX = 3
 STOP_TIMEOUT_S = 10.0
@@ -139,7 +139,7 @@ class Children:
 
     def _spawn(self, name: str, target: Callable[[Any], None], args: object) -> SpawnProcess:
         process = self._context.Process(target=target, args=(args,), name=name, daemon=True)
-        with children_spared():
+        with signals_held():
             process.start()
         return process
 

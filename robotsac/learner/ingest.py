@@ -7,7 +7,6 @@ folder; ingest announces them and hands them out. A trainer that is busy for sec
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from robotsac.link.policy_fetch import PolicyShelf
 from robotsac.link.sockets import LearnerSocket
 from robotsac.policy.store import BundleStore
 from robotsac.shared import SharedBlock
-from robotsac.signals import leave_signals_to_supervisor
+from robotsac.signals import obey_supervisor
 
 EXIT_FAILED = 3
 NS_PER_MS = 1_000_000
@@ -59,17 +58,10 @@ def ingest_main(args: IngestArgs) -> None:
 
     What makes going on pointless (port in use, disk full) is left in ``ingest-error.json``; then it exits with 3.
     """
-    leave_signals_to_supervisor()
-    parent, terminated = os.getppid(), False
-
-    def on_terminate(_signal: int, _frame: object) -> None:
-        nonlocal terminated
-        terminated = True
-
-    signal.signal(signal.SIGTERM, on_terminate)
+    parent, told = os.getppid(), obey_supervisor()
     (args.run_dir / INGEST_ERROR_FILE).unlink(missing_ok=True)
     try:
-        ingest(args, lambda: terminated or os.getppid() != parent)
+        ingest(args, lambda: told.count > 0 or os.getppid() != parent)
     except RobotsacError as error:
         write_child_error(args.run_dir / INGEST_ERROR_FILE, error)
         raise SystemExit(EXIT_FAILED) from error

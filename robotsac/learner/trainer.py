@@ -7,11 +7,10 @@ a terminal sends that to the whole group and the supervisor decides. torch is im
 from __future__ import annotations
 
 import os
-import signal
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from robotsac.child_error import write_child_error
 from robotsac.config.schema import LearnerSettings
@@ -21,7 +20,7 @@ from robotsac.learner.board import LEARNER_FIELDS, TrainerState
 from robotsac.learner.replay_log import FILE_NAME, ReplayLog
 from robotsac.learner.run_folder import TRAINER_ERROR_FILE, TRAINER_LOCK_FILE, locked
 from robotsac.shared import SharedBlock
-from robotsac.signals import leave_signals_to_supervisor
+from robotsac.signals import obey_supervisor
 
 POLL_S = 0.01
 """How long the trainer sleeps when there is nothing to do: a fresh record waits at most this long."""
@@ -46,9 +45,11 @@ def trainer_main(args: TrainerArgs) -> None:
     Raises:
         SystemExit: with the error's exit code, after an error that was raised on purpose.
     """
-    stop = StopConditions(args.parent_pid)
-    leave_signals_to_supervisor()
-    signal.signal(signal.SIGTERM, stop.on_signal)
+    told = obey_supervisor()
+
+    def stop() -> bool:
+        return told.count > 0 or os.getppid() != args.parent_pid
+
     os.nice(args.settings.learn.nice)
     try:
         with locked(args.run_dir / TRAINER_LOCK_FILE, "trainer", LOCK_WAIT_S):
@@ -58,22 +59,7 @@ def trainer_main(args: TrainerArgs) -> None:
         raise SystemExit(error.exit_code) from error
 
 
-class StopConditions:
-    """SIGTERM came, or the parent is gone."""
-
-    def __init__(self, parent_pid: int) -> None:
-        self._parent_pid = parent_pid
-        self._signalled = False
-
-    def on_signal(self, _signal: int, _frame: FrameType | None) -> None:
-        """The handler: only notes it."""
-        self._signalled = True
-
-    def __call__(self) -> bool:
-        return self._signalled or os.getppid() != self._parent_pid
-
-
-def _train(args: TrainerArgs, stop: StopConditions) -> None:
+def _train(args: TrainerArgs, stop: Callable[[], bool]) -> None:
     import torch  # takes seconds, which pass while the first robot is still being started
 
     torch.set_num_threads(args.settings.learn.threads)
@@ -89,7 +75,7 @@ def _train(args: TrainerArgs, stop: StopConditions) -> None:
         board.close()
 
 
-def _wait_for_contract(log: ReplayLog, board: SharedBlock, stop: StopConditions) -> Contract | None:
+def _wait_for_contract(log: ReplayLog, board: SharedBlock, stop: Callable[[], bool]) -> Contract | None:
     """The contract of the first robot that came; ``None`` when stopped before."""
     board["trainer_state"] = TrainerState.WAITING_FOR_ROBOT
     while not stop():
@@ -100,7 +86,9 @@ def _wait_for_contract(log: ReplayLog, board: SharedBlock, stop: StopConditions)
     return None
 
 
-def _train_on(args: TrainerArgs, contract: Contract, log: ReplayLog, board: SharedBlock, stop: StopConditions) -> None:
+def _train_on(
+    args: TrainerArgs, contract: Contract, log: ReplayLog, board: SharedBlock, stop: Callable[[], bool]
+) -> None:
     from robotsac.learner.training import Training
 
     training = Training(args.settings, args.run_dir, args.run_id, contract, log, board)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import termios
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -31,19 +33,28 @@ def free_address() -> str:
         return f"tcp://127.0.0.1:{probe.getsockname()[1]}"
 
 
-class Command:
-    """One ``robotsac`` command running in ``folder``, its output in a file."""
+def _as_from_a_terminal() -> None:
+    """Signals as a shell's foreground job has them: a test run in the background would hand on an ignored SIGINT."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    if os.isatty(0):
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
-    def __init__(self, folder: Path, name: str, *arguments: str) -> None:
+
+class Command:
+    """One ``robotsac`` command running in ``folder``, its output in a file or on a ``terminal`` (a pty's slave)."""
+
+    def __init__(self, folder: Path, name: str, *arguments: str, terminal: int | None = None) -> None:
         self.log = folder / f"{name}.log"
         self._file = self.log.open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "robotsac.cli.main", *arguments],
+            [sys.executable, "-m", "robotsac", *arguments],
             cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=self._file,
-            stderr=self._file,
+            stdin=subprocess.DEVNULL if terminal is None else terminal,
+            stdout=self._file if terminal is None else terminal,
+            stderr=self._file if terminal is None else terminal,
             start_new_session=True,
+            preexec_fn=_as_from_a_terminal,
         )
 
     def wait(self, patience_s: float = PATIENCE_S) -> int:
@@ -77,9 +88,9 @@ class Command:
 
 
 @contextlib.contextmanager
-def running(folder: Path, name: str, *arguments: str) -> Iterator[Command]:
+def running(folder: Path, name: str, *arguments: str, terminal: int | None = None) -> Iterator[Command]:
     """A command for the length of a ``with`` block."""
-    command = Command(folder, name, *arguments)
+    command = Command(folder, name, *arguments, terminal=terminal)
     try:
         yield command
     finally:
@@ -116,6 +127,17 @@ def spool_seqs(path: Path) -> Counter[tuple[str, int]]:
                 seen.update((boot.boot, int(seq)) for seq in records["seq"])
                 after = int(records["seq"][-1])
     return seen
+
+
+def group_members(group: int) -> list[int]:
+    """Processes of a process group that still run; the dead that wait to be reaped do not count."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rsplit(")", 1)[1].split()
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found
 
 
 def children_of(pid: int) -> list[int]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-from processes import SMALL, Command, children_of, free_address, replay_seqs, running, spool_seqs, wait_for
+from moving_twin import actors, collecting_on_a_twin, last_words
+from processes import SMALL, free_address, replay_seqs, running, spool_seqs
 
 
 def test_collect_on_the_twin_streams_to_a_learner_and_ends_with_torque_off(tmp_path):
@@ -29,45 +25,6 @@ def test_collect_on_the_twin_streams_to_a_learner_and_ends_with_torque_off(tmp_p
     assert replay_seqs(tmp_path / "runs/brain/replay.db") == spool_seqs(tmp_path / "runs/bot/spool.db")
 
 
-def actors(collector: int) -> list[int]:
-    """The actor is the child that keeps the serial port open."""
-    found = []
-    for pid in children_of(collector):
-        with contextlib.suppress(OSError):
-            if any("/dev/pts/" in str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()):
-                found.append(pid)
-    return found
-
-
-@contextlib.contextmanager
-def collecting_on_a_twin(tmp_path: Path) -> Iterator[tuple[Command, Command]]:
-    """A twin of its own, as hardware would be, and a collector that moves it: (collect, twin)."""
-    with running(tmp_path, "twin", "twin", "--robot", "arm0", "--json") as twin:
-        wait_for(lambda: "port" in twin.output(), "the port", twin)
-        port = json.loads(twin.output().splitlines()[0])["port"]
-        arguments = ["collect", "--robot", "arm0", "--run", "bot", "--offline", "--json"]
-        settings = [f"robot.driver.port='{port}'", "robot.driver.read_deadline_ms=12.0"]
-        with running(tmp_path, "collect", *arguments, *(a for s in settings for a in ("--set", s))) as collect:
-            wait_for(lambda: stored(tmp_path) > 20, "20 records of a moving arm", collect)
-            yield collect, twin
-
-
-def stored(tmp_path: Path) -> int:
-    """Records in the spool, as the uplink tells."""
-    try:
-        spool = json.loads((tmp_path / "runs/bot/uplink-status.json").read_text())["spool"]
-        return sum(committed for committed, _, _ in spool.values())
-    except (OSError, ValueError, KeyError):
-        return 0
-
-
-def last_words(twin: Command) -> dict:
-    """The twin's own account of what happened on its bus."""
-    twin.process.send_signal(signal.SIGTERM)
-    assert twin.wait() == 0
-    return twin.result()
-
-
 def test_an_actor_that_is_killed_leaves_the_arm_to_the_servos_watchdog(tmp_path):
     with collecting_on_a_twin(tmp_path) as (collect, twin):
         os.kill(actors(collect.process.pid)[0], signal.SIGKILL)
@@ -75,21 +32,6 @@ def test_an_actor_that_is_killed_leaves_the_arm_to_the_servos_watchdog(tmp_path)
         assert not collect.result()["torque_off"]
         assert last_words(twin)["watchdog_expiries"] == 6
     assert "Traceback" not in collect.output()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_the_whole_group_ends_with_torque_off_at_the_servos(tmp_path, number):
-    """What a terminal sends: Ctrl-C, and the SIGHUP of a dropped ssh connection, reach every process at once."""
-    with collecting_on_a_twin(tmp_path) as (collect, twin):
-        if number == signal.SIGTERM:
-            collect.process.send_signal(number)
-        else:
-            os.killpg(collect.process.pid, number)
-        assert collect.wait() == 0, collect.output()
-        assert collect.result()["torque_off"]
-        words = last_words(twin)
-    assert words["torque_on"] == []
-    assert words["watchdog_expiries"] == 0, "torque went off in order, not because nobody spoke any more"
 
 
 def test_a_setting_reaches_the_twin_that_a_driver_starts(tmp_path):

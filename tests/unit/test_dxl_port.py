@@ -209,7 +209,7 @@ def test_robotsac_is_run_with_this_python(monkeypatch: pytest.MonkeyPatch, tmp_p
     recorder.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(recorder))
     program = PortProgram(["robotsac", "twin", "--json"], CLOCK)
-    assert program.start() == "-m robotsac.cli.main twin --json"
+    assert program.start() == "-m robotsac twin --json"
     program.close()
 
 
