@@ -21,7 +21,9 @@ class Clock(Protocol):
     """
 
     @property
-    def free_running(self) -> bool: ...
+    def free_running(self) -> bool:
+        """Whether time passes by itself."""
+        ...
 
     def now_ns(self) -> int:
         """Present time, ns. Never goes back."""
@@ -45,13 +47,16 @@ class MonotonicClock:
     free_running = True
 
     def now_ns(self) -> int:
+        """Time since the host was booted, ns."""
         return time.monotonic_ns()
 
     def sleep_until(self, t_ns: int) -> None:
+        """Sleep, again after an early return; the operating system wakes late, never early."""
         while (left_ns := t_ns - time.monotonic_ns()) > 0:
             time.sleep(left_ns / NS_PER_S)
 
     def idle(self) -> None:
+        """Nothing to do: host time passes by itself."""
         return
 
 
@@ -70,9 +75,11 @@ class ManualClock:
         self._on_advance = on_advance
 
     def now_ns(self) -> int:
+        """Where the clock was last turned to, ns."""
         return self._now_ns
 
     def sleep_until(self, t_ns: int) -> None:
+        """Turn the clock to ``t_ns`` and return at once; never back."""
         if t_ns > self._now_ns:
             self._now_ns = t_ns
             if self._on_advance is not None:
@@ -83,6 +90,7 @@ class ManualClock:
         self.sleep_until(self._now_ns + dt_ns)
 
     def idle(self) -> None:
+        """Stand still: only sleeping and :meth:`advance` turn this clock."""
         return
 
 

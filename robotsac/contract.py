@@ -10,7 +10,7 @@ import hashlib
 
 import msgspec
 
-SCHEMA = 1
+SCHEMA = 2
 CONTRACT_BYTES_MAX = 64_000
 
 
@@ -35,24 +35,25 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Args:
         schema: version of this layout.
-        model_digest: sha256 of joints, limits, rates and MJCF (``RobotConfig.model_digest``).
         task: task name; a policy is for one task.
-        task_digest: sha256 of the task's parameters that change observation or reward.
+        task_parameters: those that shape reward and observation, by name, each value as JSON text.
         joint_names: config joint order.
         control_rate_hz: policy rate.
         history_steps: past applied actions in the observation.
         observation, action: channels in order.
+        model_digest: sha256 of joints, limits, rates and MJCF (``RobotConfig.model_digest``). Last, because a difference
+            in it says least.
     """
 
     schema: int
-    model_digest: str
     task: str
-    task_digest: str
+    task_parameters: dict[str, str]
     joint_names: tuple[str, ...]
     control_rate_hz: int
     history_steps: int
     observation: tuple[Channel, ...]
     action: tuple[Channel, ...]
+    model_digest: str
 
     @property
     def obs_dim(self) -> int:
@@ -77,13 +78,20 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """The contract in ``data``.
 
         Raises:
-            ValueError: too large, not a contract, or of another schema.
+            ValueError: too large, not a contract, of another schema, or with numbers that no robot has.
         """
         if len(data) > CONTRACT_BYTES_MAX:
             raise ValueError(f"contract of {len(data)} bytes is over the limit of {CONTRACT_BYTES_MAX}")
+        schema = msgspec.json.decode(data, type=_Schema).schema
+        if schema != SCHEMA:
+            raise ValueError(f"contract schema {schema} is not {SCHEMA}")
         contract = msgspec.json.decode(data, type=cls)
-        if contract.schema != SCHEMA:
-            raise ValueError(f"contract schema {contract.schema} is not {SCHEMA}")
+        if contract.control_rate_hz < 1 or contract.history_steps < 0:
+            raise ValueError(
+                f"control rate {contract.control_rate_hz} Hz, history of {contract.history_steps} steps: not a contract"
+            )
+        if not contract.observation or not contract.action:
+            raise ValueError("a contract without observation or without action")
         for channel in (*contract.observation, *contract.action):
             if channel.size != len(channel.scale) or not 0 < channel.size <= 4096:
                 raise ValueError(f"channel {channel.name!r}: size {channel.size} with {len(channel.scale)} scales")
@@ -96,8 +104,27 @@ class Contract(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             if mine != theirs:
                 if field in ("observation", "action"):
                     return _channel_difference(field, mine, theirs)
+                if field == "task_parameters":
+                    return _parameter_difference(mine, theirs)
+                if field == "model_digest":
+                    return f"limits, gains, gravity compensation or MJCF of the arm: model_digest is {mine[:12]} here and {theirs[:12]} there"
                 return f"{field} is {_short(mine)} here and {_short(theirs)} there"
         return ""
+
+
+class _Schema(msgspec.Struct):
+    """What a contract of any schema has: its number."""
+
+    schema: int
+
+
+def _parameter_difference(mine: dict[str, str], theirs: dict[str, str]) -> str:
+    """Every parameter that differs, in words."""
+    return "; ".join(
+        f"task.{name} is {_short(mine.get(name, 'not set'))} here and {_short(theirs.get(name, 'not set'))} there"
+        for name in sorted(mine.keys() | theirs.keys())
+        if mine.get(name) != theirs.get(name)
+    )
 
 
 def _channel_difference(field: str, mine: tuple[Channel, ...], theirs: tuple[Channel, ...]) -> str:

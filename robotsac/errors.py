@@ -7,6 +7,16 @@ Every error a user can meet says three things: what happened (one sentence), why
 from __future__ import annotations
 
 import enum
+import errno
+import os
+import shlex
+from pathlib import Path
+
+AGAIN = "the same command again"
+"""As a ``command``: what was typed, once more. Only the command line knows it, and puts it in (``robotsac.cli.console``)."""
+
+ANOTHER_RUN = "robotsac learn --run run-$(date +%m%d-%H%M%S)"
+"""As a ``command``: learn in a run of another name, which the shell makes up."""
 
 
 class RobotsacError(Exception):
@@ -15,7 +25,8 @@ class RobotsacError(Exception):
     Args:
         message: what happened, one sentence, naming the thing, the value, the limit and the unit.
         reason: why, one sentence.
-        command: the command that helps, exactly as it would be typed.
+        command: the command that helps, exactly as it would be typed; :data:`AGAIN`; or, where it begins with ``--``,
+            one option and its value, for the end of the command that was typed.
     """
 
     exit_code = 1
@@ -28,6 +39,15 @@ class RobotsacError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message} ({self.reason})" if self.reason else self.message
+
+    def to_dict(self) -> dict[str, str | int]:
+        """What every command prints under ``"error"`` with ``--json``: message, reason, command, exit_code."""
+        return {
+            "message": self.message,
+            "reason": self.reason,
+            "command": self.command,
+            "exit_code": self.exit_code,
+        }
 
 
 class ConfigError(RobotsacError):
@@ -80,10 +100,12 @@ class JointFault(ArmError):
         name: joint name.
         what: the fault in words, e.g. ``"overheating"``.
         bits: the device's raw fault bits.
+        remedy: what to do before trying again, in words.
     """
 
-    def __init__(self, joint: int, name: str, what: str, bits: int = 0, *, command: str = "") -> None:
-        super().__init__(f"joint {joint} ({name}): {what}", reason=f"fault bits 0x{bits:02x}", command=command)
+    def __init__(self, joint: int, name: str, what: str, bits: int = 0, *, remedy: str = "") -> None:
+        reason = f"fault bits 0x{bits:02x}" + (f"; {remedy}" if remedy else "")
+        super().__init__(f"joint {joint} ({name}): {what}", reason=reason, command=AGAIN)
         self.joint = joint
         self.name = name
         self.what = what
@@ -91,17 +113,16 @@ class JointFault(ArmError):
 
 
 class FaultCode(enum.Enum):
-    """Why the guard stopped the arm."""
+    """Why the guard stopped the arm; the value is the sentence that says it."""
 
-    NOT_FINITE = "not finite"
-    WRONG_SHAPE = "wrong shape"
-    POSITION = "position beyond the hard limit"
-    VELOCITY = "velocity beyond the hard limit"
-    TEMPERATURE = "temperature"
-    BUS = "bus"
-    JOINT = "joint fault"
-    DEADLINE = "deadline"
-    EXCEPTION = "exception"
+    NOT_FINITE = "a number is not finite"
+    WRONG_SHAPE = "a torque has the wrong shape"
+    POSITION = "position {value} {unit} is beyond the hard limit of {limit} {unit}"
+    VELOCITY = "velocity {value} {unit} is beyond the hard limit of {limit} {unit}"
+    TEMPERATURE = "temperature {value} {unit} has reached the limit of {limit} {unit}"
+    BUS = "no valid reply in {value} bus rounds in a row, the limit is {limit}"
+    JOINT = "{detail}"
+    DEADLINE = "no bus tick for {value} {unit}, the limit is {limit} {unit}"
 
 
 class GuardFault(ArmError):
@@ -117,7 +138,8 @@ class GuardFault(ArmError):
         value: the offending value.
         limit: the limit it broke.
         unit: unit of both.
-        detail: further words.
+        detail: further words; of a joint's own fault, all there is to say.
+        reason: why, where ``detail`` does not tell.
     """
 
     def __init__(
@@ -130,10 +152,11 @@ class GuardFault(ArmError):
         limit: float = float("nan"),
         unit: str = "",
         detail: str = "",
+        reason: str = "",
     ) -> None:
         where = f"joint {joint} ({name}): " if joint is not None else ""
-        size = f" {value:.4g} {unit} against a limit of {limit:.4g} {unit}" if unit else ""
-        super().__init__(f"{where}{code.value}{size}", reason=detail)
+        words = code.value.format(value=f"{value:.4g}", limit=f"{limit:.4g}", unit=unit, detail=detail)
+        super().__init__(where + words, reason=reason or detail, command=AGAIN)
         self.code = code
         self.latched = True
         self.joint = joint
@@ -142,6 +165,12 @@ class GuardFault(ArmError):
         self.limit = limit
         self.unit = unit
         self.detail = detail
+
+    def recorded(self, path: Path) -> None:
+        """Say that the flight recorder wrote ``path``, and how to look at it."""
+        told = f"what came before is in {path}; once the cause is gone, the same command goes on"
+        self.reason = f"{self.reason}; {told}" if self.reason else told
+        self.command = f"cat {shlex.quote(str(path))}"
 
 
 class LinkError(RobotsacError):
@@ -166,3 +195,22 @@ class CheckpointError(RobotsacError):
     """A checkpoint is missing, incomplete or belongs to something else."""
 
     exit_code = 8
+
+
+def path_command(error: Exception, path: Path) -> str:
+    """The command that shows why ``path`` could not be used: its disk where that is full, else who may do what there.
+
+    Args:
+        error: what was raised: an ``OSError``, or an error of SQLite, which carries no errno.
+        path: what it was about; it need not exist.
+    """
+    there = path
+    while not os.access(there, os.F_OK) and there != there.parent:
+        there = there.parent
+    code = getattr(error, "errno", None)
+    if code in (errno.EMFILE, errno.ENFILE):
+        return "ulimit -n"
+    if code == errno.EROFS:
+        return f"findmnt -T {shlex.quote(str(there))}"
+    access = isinstance(error, OSError) and code not in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+    return f"{'ls -ld' if access else 'df -h'} {shlex.quote(str(there))}"

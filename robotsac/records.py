@@ -29,7 +29,7 @@ class EpisodeEnd(enum.IntEnum):
     FAILURE = 2
     TIME_LIMIT = 3
     OPERATOR = 4
-    FAULT = 5
+    FAULT = 5  # the last: what is beyond is unknown, and no transition is made of either
 
     @property
     def terminated(self) -> bool:
@@ -110,14 +110,15 @@ def transitions(records: Records) -> Transitions:
     """Pair consecutive records of one boot, in order of ``seq``.
 
     No pair crosses an episode or a gap in ``seq``; the last pair of an episode that ended in a FAULT is dropped, since
-    its next state is no evidence of what the action does; a pair with a non-finite number in it is dropped.
+    its next state is no evidence of what the action does, and so is one that ended in a way this software does not know;
+    a pair with a non-finite number in it is dropped.
     """
     head, tail = records[:-1], records[1:]
     paired = (
         (tail["seq"] == head["seq"] + 1)
         & (tail["episode"] == head["episode"])
         & ((head["flags"] & Flag.FINAL) == 0)
-        & (tail["end"] != EpisodeEnd.FAULT)
+        & (tail["end"] < EpisodeEnd.FAULT)
         & np.isfinite(head["reward"])
         & np.isfinite(head["obs"]).all(axis=1)
         & np.isfinite(tail["obs"]).all(axis=1)

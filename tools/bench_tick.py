@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -25,8 +26,10 @@ import torch
 from robotsac.actor.contract import robot_contract
 from robotsac.actor.episodes import EpisodeRunner
 from robotsac.actor.realtime import collect_garbage, freeze_garbage, make_realtime
+from robotsac.cli.console import print_error
 from robotsac.config import Config, load_config
 from robotsac.env.arm_env import ArmEnv
+from robotsac.errors import RobotsacError
 from robotsac.learner.export import PolicyExporter
 from robotsac.learner.sac import SacState
 from robotsac.policy.accept import accept
@@ -44,13 +47,20 @@ def main() -> None:
     parser.add_argument("--robots", nargs="+", default=["arm0-sim", "arm0-twin"])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args()
+    if arguments.ticks < 1:
+        parser.error(f"--ticks {arguments.ticks} is below 1")
     result: dict[str, Any] = {"machine": machine(), "ticks": arguments.ticks, "unit": "us"}
-    for robot in arguments.robots:
-        result[robot] = measure(load_config(robot), arguments.ticks)
+    try:
+        # All names first: the last one's spelling should not cost the minutes of the others.
+        configs = {robot: load_config(robot) for robot in arguments.robots}
+        result |= {robot: measure(config, arguments.ticks) for robot, config in configs.items()}
+    except RobotsacError as error:
+        print_error(error)
+        sys.exit(error.exit_code)
     if arguments.json:
         print(json.dumps(result))
         return
-    for robot in arguments.robots:
+    for robot in configs:
         print(f"{robot}  ({result[robot]['overruns']} overruns)")
         for part, row in result[robot]["parts"].items():
             print(f"  {part:<10} p50 {row['p50']:8.1f}   p99 {row['p99']:8.1f}   p99.9 {row['p99.9']:8.1f} µs")

@@ -31,7 +31,7 @@ _STATUS_ERRORS = {
     7: "access error",
 }
 
-CLEAR_HARDWARE_ERROR = "power-cycle the arm, or see hardware/README.md"
+CLEAR_HARDWARE_ERROR = "power-cycle the arm to clear it; hardware/README.md tells more"
 
 
 def hardware_error_words(bits: int) -> str:

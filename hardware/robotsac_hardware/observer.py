@@ -186,5 +186,5 @@ class Observer:
             bits[expired] = faults.WATCHDOG_EXPIRED
         return bits
 
-    def _fault(self, joint: int, words: str, bits: int, command: str = "") -> JointFault:
-        return JointFault(joint, self._servos[joint].name, words, bits, command=command)
+    def _fault(self, joint: int, words: str, bits: int, remedy: str = "") -> JointFault:
+        return JointFault(joint, self._servos[joint].name, words, bits, remedy=remedy)

@@ -163,7 +163,7 @@ def refuse_hardware_error(bus: Bus, servo: Servo) -> None:
     bits = bus.read(servo, table.HARDWARE_ERROR_STATUS)
     if bits:
         words = f"{hardware_error_words(bits)} (latched)"
-        raise JointFault(servo.joint, servo.name, words, bits, command=CLEAR_HARDWARE_ERROR)
+        raise JointFault(servo.joint, servo.name, words, bits, remedy=CLEAR_HARDWARE_ERROR)
 
 
 def expect_unchanged(bus: Bus, setup: Setup, servo: Servo, block: IndirectBlock) -> None:

@@ -7,6 +7,7 @@ its own watches, and what it is told to do is an integer in a shared block. Howe
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from robotsac.child_error import write_child_error
 from robotsac.clock import NS_PER_S
 from robotsac.config import Config
 from robotsac.env.arm_env import ArmEnv
-from robotsac.errors import AGAIN, GuardFault, LinkError, RobotsacError, StorageError
+from robotsac.errors import GuardFault, LinkError, RobotsacError, StorageError
 from robotsac.guard import GuardState
 from robotsac.policy.slot import PolicySlot
 from robotsac.policy.store import BundleStore
@@ -63,13 +64,10 @@ def actor_main(args: ActorArgs) -> None:
 
 
 class StepRate:
-    """Steps per second within episodes, smoothed; the way to the next start does not count.
-
-    It stands from the second step of the first episode on.
-    """
+    """Steps per second within episodes, smoothed; known from the first step on. The way to the next start does not count."""
 
     def __init__(self) -> None:
-        self._last_ns: int | None = None
+        self._last_ns = 0
         self._period_ns = 0.0
 
     def begin(self, now_ns: int) -> None:
@@ -78,10 +76,8 @@ class StepRate:
 
     def step(self, now_ns: int) -> float:
         """A step is done at ``now_ns``, the arm's time. Returns the rate, Hz."""
-        if self._last_ns is not None:
-            period_ns = now_ns - self._last_ns
-            share = RATE_SMOOTHING if self._period_ns else 1.0
-            self._period_ns += share * (period_ns - self._period_ns)
+        share = RATE_SMOOTHING if self._period_ns else 1.0
+        self._period_ns += share * (now_ns - self._last_ns - self._period_ns)
         self._last_ns = now_ns
         return NS_PER_S / self._period_ns if self._period_ns else 0.0
 
@@ -159,7 +155,7 @@ class Actor:
                 raise StorageError(
                     "collection stopped: the uplink no longer takes records",
                     reason="the shared-memory ring is full; every record in it is kept and stored by the uplink",
-                    command=f"df -h {args_folder}",
+                    command=f"df -h {shlex.quote(str(self._args.folder))}",
                 )
             collect_garbage()
 
@@ -207,8 +203,8 @@ class Actor:
         config = self._args.config
         return LinkError(
             f"no learner answered at {config.link.address} within {config.collect.wait_for_learner_s:g} s",
-            reason="nothing listens there, or it is another program",
-            command="robotsac learn   (or collect --offline to record without one)",
+            reason="nothing listens there, or it is another program; collect --offline records without one",
+            command=config.link.learn_command(),
         )
 
     def _wait_for_credit(self, env: ArmEnv, runner: EpisodeRunner) -> None:
@@ -240,13 +236,18 @@ class Actor:
     def _check_uplink(self) -> None:
         """Raise what makes going on pointless."""
         if self._uplink["error"]:
-            raise StorageError("collection stopped by the uplink", reason="see its message")
+            words = self._args.folder / "uplink-status.json"
+            raise StorageError(
+                "collection stopped by the uplink",
+                reason="its words are in its status file",
+                command=f"cat {shlex.quote(str(words))}",
+            )
         limit = self._args.config.collect.offline_records_max
         if self._uplink["link_state"] != LinkPhase.UP and self._uplink["unsent"] > limit:
             raise LinkError(
                 f"collection stopped: {self._uplink['unsent']} records wait for a learner, the limit is {limit}",
                 reason="no learner has answered for a long time; the records are safe in the spool",
-                command="robotsac learn",
+                command=self._args.config.link.learn_command(),
             )
 
     def _make_realtime(self, env: ArmEnv) -> None:

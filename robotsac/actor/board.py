@@ -35,10 +35,12 @@ class Phase(enum.IntEnum):
     CONNECTING = 1
     WAITING_FOR_LEARNER = 2
     ENERGIZING = 3
-    MOVING = 4
-    HOLDING = 5  # in place, because the learner asked to wait
-    STOPPING = 6
-    ENDED = 7
+    HOMING = 4  # on its way to where the next episode starts
+    MOVING = 5  # an episode runs
+    HOLDING = 6  # in place, because the learner asked to wait
+    PARKING = 7
+    STOPPING = 8
+    ENDED = 9
 
 
 class Stop(enum.IntEnum):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import secrets
+import shlex
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -16,7 +17,7 @@ from robotsac.actor.uplink_block import UPLINK_FIELDS, UplinkArgs
 from robotsac.child_error import read_child_error
 from robotsac.config import Config
 from robotsac.contract import Contract
-from robotsac.errors import ArmError, RobotsacError
+from robotsac.errors import AGAIN, ArmError, RobotsacError
 from robotsac.records import record_dtype
 from robotsac.shared import RecordRing, SharedBlock
 from robotsac.signals import signals_held
@@ -114,7 +115,8 @@ class Children:
         return read_child_error(self._folder / ERROR_FILE) or ArmError(
             f"the actor process ended with exit code {actor.exitcode}",
             reason=self._torque_words(),
-            command=f"ls {self._folder}/faults",
+            # A folder that holds nothing yet is taken away again.
+            command=f"ls -la {shlex.quote(str(self._folder))}" if self.uplink_starts else AGAIN,
         )
 
     def _torque_words(self) -> str:

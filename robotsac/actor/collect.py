@@ -8,28 +8,31 @@ because the servos' own watchdog has stopped the arm.
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import json
 import os
 import secrets
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from robotsac.actor.actor import ERROR_FILE, RECENT_EPISODES
 from robotsac.actor.board import Phase, Stop
 from robotsac.actor.children import POLL_S, Children
 from robotsac.actor.contract import robot_contract
 from robotsac.actor.status import CollectStatus, LinkWatch
+from robotsac.actor.uplink_block import LinkPhase
 from robotsac.clock import NS_PER_S
 from robotsac.config import Config
-from robotsac.errors import RobotsacError, StorageError
+from robotsac.errors import RobotsacError, StorageError, path_command
+from robotsac.lock import FileLock
 from robotsac.signals import SignalCount, counted_signals
 
 HINT_AFTER_S = 4.0
+LOCK_FILE, CONFIG_FILE = ".lock", "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,6 @@ class CollectReport:
     torque_off: bool
     unsent: int
     error: RobotsacError | None
-    events: tuple[str, ...]
 
 
 def collect(
@@ -79,19 +81,24 @@ def collect(
 ) -> CollectReport:
     """Run until the steps are done, a signal arrives or something fails; always ends with the arm stopped.
 
+    A run folder that this made for an arm that was never reached is taken away again.
+
     Raises:
         ConfigError, StorageError: before anything started.
     """
-    contract = robot_contract(config)
-    with _only_one(options.folder):
-        with writable(options.folder):
-            (options.folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
+    contract, folder = robot_contract(config), options.folder
+    made = [path for path in (folder, *folder.parents) if not os.access(path, os.F_OK)]
+    with _only_one(folder):
+        with writable(folder):
+            (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")
         seed = options.seed if options.seed is not None else secrets.randbits(32)
-        children = Children(config, options.folder, contract, seed=seed, steps=options.steps, offline=options.offline)
+        children = Children(config, folder, contract, seed=seed, steps=options.steps, offline=options.offline)
         try:
             return _Supervisor(config, options, children, on_status, on_event).run()
         finally:
             children.release()
+            if folder in made and not children.uplink_starts:
+                _take_away(made)
 
 
 class _Supervisor:
@@ -104,6 +111,7 @@ class _Supervisor:
         on_event: Callable[[str], None],
     ) -> None:
         self._robot = config.robot.name
+        self._link = config.link
         self._options = options
         self._children = children
         self._on_status = on_status
@@ -140,7 +148,6 @@ class _Supervisor:
             torque_off=bool(actor["torque_off"]),
             unsent=int(children.uplink_board["unsent"]),
             error=self._link_watch.error() or error,
-            events=tuple(self._link_watch.events),
         )
 
     def _watch(self) -> RobotsacError | None:
@@ -153,7 +160,9 @@ class _Supervisor:
             if self._children.uplink_died():
                 if not self._children.restart_uplink():
                     return self._link_watch.error() or StorageError(
-                        "the uplink process keeps ending", reason=f"it was started {self._children.uplink_starts} times"
+                        "the uplink process keeps ending",
+                        reason=f"it was started {self._children.uplink_starts} times",
+                        command=f"cat {shlex.quote(str(self._options.folder / 'uplink-status.json'))}",
                     )
                 self._on_event("the uplink process ended unexpectedly; started it again, no record is lost")
         self._tell_news()
@@ -161,7 +170,8 @@ class _Supervisor:
 
     def _hint(self) -> None:
         """Said once, when waiting has begun to look like hanging."""
-        waiting = self._children.actor_board["phase"] == Phase.WAITING_FOR_LEARNER
+        refused = self._children.uplink_board["link_state"] == LinkPhase.REFUSED
+        waiting = self._children.actor_board["phase"] == Phase.WAITING_FOR_LEARNER and not refused
         if (
             waiting
             and not self._options.offline
@@ -169,9 +179,8 @@ class _Supervisor:
             and time.monotonic() - self._begin_s > HINT_AFTER_S
         ):
             self._hinted = True
-            self._on_event(
-                "no learner answers yet; start one with: robotsac learn   (or collect --offline without one)"
-            )
+            start = self._link.learn_command()
+            self._on_event(f"no learner answers yet (collect --offline does without); start one with: {start}")
 
     def _while_waiting(self) -> None:
         self._on_status(self._status())
@@ -207,6 +216,15 @@ class _Supervisor:
         return CollectStatus.read(self._robot, time.monotonic() - self._begin_s, *boards)
 
 
+def _take_away(made: list[Path]) -> None:
+    """Of the folders ``made``, innermost first, those that hold nothing but what every start writes."""
+    for name in (LOCK_FILE, CONFIG_FILE, ERROR_FILE):
+        (made[0] / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        for folder in made:
+            folder.rmdir()
+
+
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
     """Make ``folder``; whatever the disk refuses in the ``with`` block is said in words.
@@ -219,7 +237,7 @@ def writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StorageError(
-            f"run folder {folder} cannot be written", reason=str(error), command=f"df -h {folder.parent}"
+            f"run folder {folder} cannot be written", reason=str(error), command=path_command(error, folder)
         ) from error
 
 
@@ -230,35 +248,29 @@ def _only_one(folder: Path) -> Iterator[None]:
     Raises:
         StorageError: another one holds it.
     """
+    lock = FileLock(folder / LOCK_FILE)
     with writable(folder):
-        lock: IO[str] = (folder / ".lock").open("a+", encoding="utf-8")
+        free = lock.acquire()
+    if not free:
+        raise StorageError(
+            f"another collector uses {folder}",
+            reason=f"process {lock.holder()} holds its lock; end it, or take another run with --run",
+            command=f"fuser -v {shlex.quote(str(lock.path))}",
+        )
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            raise StorageError(
-                f"another collector uses {folder}",
-                reason=f"process {owner} holds its lock",
-                command=f"ps -p {owner}   (then end it, or use another --run)",
-            ) from error
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
         yield
     finally:
-        lock.close()
+        lock.release()
 
 
 def report_json(report: CollectReport) -> str:
-    """The report as one JSON line."""
+    """The report as one JSON line; ``error`` as in every command: message, reason, command, exit_code, or null."""
     body = {
         **report.status.to_dict(),
         "seconds": round(report.seconds, 3),
         "torque_off": report.torque_off,
         "unsent": report.unsent,
-        "error": str(report.error) if report.error is not None else None,
+        "error": report.error.to_dict() if report.error is not None else None,
         "ended": Phase(report.status.phase).name.lower(),
     }
     return json.dumps(body)

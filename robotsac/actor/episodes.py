@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robotsac.actor.random_policy import SmoothRandom
-from robotsac.clock import NS_PER_S
 from robotsac.env.arm_env import ArmEnv
 from robotsac.errors import GuardFault
 from robotsac.policy.runner import Policy
@@ -24,15 +23,16 @@ LATENCY_SMOOTHING = 0.02
 class PolicySource(Protocol):
     """Where the loop takes its policy from, anew at each tick."""
 
-    def swap(self) -> Policy | None: ...
+    def swap(self) -> Policy | None:
+        """The policy for the next control tick; ``None`` while there is none."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class EpisodeSummary:
-    """One episode as the operator sees it; ``seconds`` of the arm's time from its first observation to its last."""
+    """One episode as the operator sees it."""
 
     steps: int
-    seconds: float
     total_reward: float
     end: EpisodeEnd
     policy_version: int
@@ -77,18 +77,25 @@ class EpisodeRunner:
     def run(
         self,
         should_stop: Callable[[], bool],
-        on_step: Callable[[], None] | None = None,
+        on_step: Callable[[], None] = lambda: None,
         options: dict[str, Any] | None = None,
+        on_begin: Callable[[], None] = lambda: None,
     ) -> EpisodeSummary:
         """One episode. Ends early, as OPERATOR, when ``should_stop`` says so or a record cannot be emitted.
+
+        Args:
+            should_stop: asked before each step.
+            on_step: called after each step.
+            options: of ``reset``.
+            on_begin: called once the arm is where the episode starts.
 
         Raises:
             GuardFault, ArmStateError: from ``reset``; a fault during the episode ends it instead.
         """
         env = self.env
         obs, _ = env.reset(options=options)
+        on_begin()
         self.episode += 1
-        begin_ns = env.arm.clock.now_ns()
         ready_ns = time.perf_counter_ns()
         end, total, steps, version = EpisodeEnd.RUNNING, 0.0, 0, 0
         fault: GuardFault | None = None
@@ -107,11 +114,9 @@ class EpisodeRunner:
             obs = next_obs
             total += reward
             steps += 1
-            if on_step is not None:
-                on_step()
+            on_step()
         self._put_final(obs, end, version)
-        seconds = (env.arm.clock.now_ns() - begin_ns) / NS_PER_S
-        return EpisodeSummary(steps, seconds, total, end, version, fault)
+        return EpisodeSummary(steps, total, end, version, fault)
 
     def _act(self, obs: NDArray[np.float32]) -> tuple[NDArray[np.float32], int, int]:
         policy = self._source.swap()

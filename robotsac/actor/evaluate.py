@@ -52,6 +52,7 @@ class _Fixed:
     policy: Policy
 
     def swap(self) -> Policy:
+        """It, always."""
         return self.policy
 
 

@@ -12,10 +12,12 @@ from typing import Any
 from robotsac.actor.board import Phase
 from robotsac.actor.uplink_block import LinkPhase
 from robotsac.clock import NS_PER_S
-from robotsac.errors import RobotsacError
+from robotsac.errors import LinkError, RobotsacError
 from robotsac.shared import SharedBlock
 
-EVENTS_MAX = 1000
+# How the robot's end of the link begins the line that says it is up.
+LINK_UP = "welcome to run"
+TOLD_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,22 +125,28 @@ class LinkWatch:
     """
 
     def __init__(self, path: Path) -> None:
-        self.events: list[str] = []
         self._path = path
+        self._told: set[str] = set()
         self._mtime_ns = 0
         self._seen = 0
         self._last: dict[str, Any] = {}
 
     def news(self) -> Iterator[str]:
-        """Events since the last call, in words."""
+        """Events since the last call, in words; while the link is down, each once, however often it tries again.
+
+        A refusal that ends the run is not among them: :meth:`error` tells it in full.
+        """
         self._load()
+        refusal = self._last.get("message") if self._last.get("exit_code") == LinkError.exit_code else None
         events = self._last.get("events", [])
         first = int(self._last.get("events_dropped", 0))
-        for event in events[max(0, self._seen - first) :]:
-            if len(self.events) < EVENTS_MAX:
-                self.events.append(str(event))
-            yield str(event)
-        self._seen = first + len(events)
+        new, self._seen = events[max(0, self._seen - first) :], first + len(events)
+        for event in map(str, new):
+            if event.startswith(LINK_UP) or len(self._told) >= TOLD_MAX:
+                self._told.clear()
+            if event not in self._told and not (refusal and refusal in event):
+                self._told.add(event)
+                yield event
 
     def error(self) -> RobotsacError | None:
         """What the uplink failed with, if it did."""

@@ -241,6 +241,8 @@ class Uplink:
                 self._status.event(words)
             self._events_seen = end.events_total
             facts["link"] = end.status()
+            if self._socket is not None:
+                facts["connections"] = self._socket.events
             facts["damaged_records"] = self._spool.damaged
         self._status.write(facts)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from robotsac.actor.collect import CollectOptions, CollectReport, collect, report_json
-from robotsac.cli.console import StatusLine, print_error, say
+from robotsac.cli.console import StatusLine, print_error, say, spell_out
 from robotsac.cli.options import run_folder
 from robotsac.config import load_config
+from robotsac.link.sockets import endpoint
 
 
 def run_collect(
@@ -20,9 +21,14 @@ def run_collect(
     overrides: list[str],
     as_json: bool,
 ) -> int:
-    """See ``robotsac collect --help``. Returns the exit code."""
+    """See ``robotsac collect --help``. Returns the exit code.
+
+    Raises:
+        RobotsacError: before anything started.
+    """
     chosen = [f"link.address={learner!r}"] if learner is not None else []
     config = load_config(robot, files, [*chosen, *overrides])
+    endpoint(config.link.address)  # refused here, before an arm is touched
     options = CollectOptions(folder=run_folder(run, config.robot.name), steps=steps, offline=offline)
     with StatusLine(plain=as_json) as status:
         report = collect(config, options, lambda s: status.update(s.line()), status.event)
@@ -30,7 +36,9 @@ def run_collect(
 
 
 def finish(report: CollectReport, as_json: bool) -> int:
-    """Say how it ended; the exit code."""
+    """Say how it ended. Returns the exit code."""
+    if report.error is not None:
+        spell_out(report.error)
     if as_json:
         say(report_json(report))
     elif report.status.steps or report.interrupted:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
+import shlex
 import sys
 import time
 from types import TracebackType
@@ -14,13 +16,40 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from robotsac.errors import RobotsacError
+from robotsac.errors import AGAIN, RobotsacError
 
 # A closed terminal, a pipe whose reader left; rich turns the latter into SystemExit.
 NOBODY_LISTENS = (OSError, SystemExit)
 PLAIN_PERIOD_S = 5.0
 UNCHANGED_PERIOD_S = 30.0
 REFRESH_PER_S = 4
+
+
+def report_error(error: RobotsacError) -> int:
+    """Say what went wrong: to a person, and before that, with ``--json``, to a script. Returns the exit code."""
+    spell_out(error)
+    if "--json" in sys.argv:
+        say(json.dumps({"error": error.to_dict()}))
+    print_error(error)
+    return error.exit_code
+
+
+def spell_out(error: RobotsacError) -> None:
+    """Make ``error.command`` one that can be pasted: only here is it known what was typed."""
+    if "--parent" in sys.argv:
+        return  # nobody typed this; whoever started it spells it out
+    if error.command == AGAIN:
+        error.command = shlex.join(["robotsac", *sys.argv[1:]])
+    elif error.command.startswith("--"):
+        option, _, value = error.command.partition(" ")
+        error.command = shlex.join(["robotsac", *_without(option, value, sys.argv[1:]), option, value])
+
+
+def _without(option: str, value: str, typed: list[str]) -> list[str]:
+    """``typed`` without what ``option`` with ``value`` will replace: the same option, of ``--set`` the same key."""
+    key = value.partition("=")[0] + "=" if option == "--set" else ""
+    old = {i for i, pair in enumerate(itertools.pairwise(typed)) if pair[0] == option and pair[1].startswith(key)}
+    return [word for i, word in enumerate(typed) if i not in old and i - 1 not in old]
 
 
 def print_error(error: RobotsacError) -> None:
@@ -32,12 +61,6 @@ def print_error(error: RobotsacError) -> None:
             console.print(Text.assemble(("   why: ", "bold"), error.reason))
         if error.command:
             console.print(Text.assemble(("   try: ", "bold"), error.command))
-
-
-def print_json_error(error: RobotsacError) -> None:
-    """The same as one JSON object on stdout, for a script."""
-    said = {"message": error.message, "reason": error.reason, "command": error.command, "exit_code": error.exit_code}
-    say(json.dumps({"error": said}))
 
 
 class StatusLine:
@@ -73,12 +96,12 @@ class StatusLine:
             self._live.update(Text(_folded(line, self._console.width)))
         elif time.monotonic() - self._last_s >= (PLAIN_PERIOD_S if line != self._last else UNCHANGED_PERIOD_S):
             self._last_s, self._last = time.monotonic(), line
-            _write(line)
+            tell(line)
 
     def event(self, text: str) -> None:
         """Something that happened; stays on the screen."""
         if self._live is None:
-            _write("· " + text)
+            tell("· " + text)
             return
         with contextlib.suppress(*NOBODY_LISTENS):
             self._live.console.print(Text("· " + text))
@@ -92,7 +115,7 @@ def say(line: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _write(line: str) -> None:
+def tell(line: str) -> None:
     """To stderr. A terminal that is gone must not stand between the supervisor and an orderly stop."""
     with contextlib.suppress(*NOBODY_LISTENS):
         sys.stderr.write(line + "\n")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from robotsac.actor.contract import robot_contract
 from robotsac.actor.evaluate import Evaluation, evaluate
-from robotsac.cli.console import StatusLine
-from robotsac.cli.inspect import find_bundle
+from robotsac.cli.console import StatusLine, say
+from robotsac.cli.inspect import find_bundle, read_bundle
+from robotsac.cli.options import run_folder
 from robotsac.config import Config, load_config
 from robotsac.errors import BundleRejected
 from robotsac.policy.accept import accept
@@ -17,17 +19,21 @@ from robotsac.policy.accept import accept
 def run_evaluate(
     robot: str, policy: Path, episodes: int, seed: int, files: list[Path], overrides: list[str], as_json: bool
 ) -> int:
-    """See ``robotsac eval --help``. Returns the exit code."""
-    result = evaluate_bundle(load_config(robot, files, overrides), find_bundle(policy), episodes, seed, as_json)
+    """See ``robotsac eval --help``. Returns the exit code.
+
+    Raises:
+        ConfigError, BundleRejected, RobotsacError: see :func:`evaluate_bundle`.
+    """
+    config = load_config(robot, files, overrides)
+    faults = run_folder(None, config.robot.name) / "faults"
+    result = evaluate_bundle(config, find_bundle(policy), episodes, seed, as_json, faults)
     if as_json:
-        print(evaluation_json(result))
+        say(evaluation_json(result))
     elif result.interrupted:
-        print(f"interrupted after {result.episodes} of {episodes} episodes; torque {_torque(result)}")
+        say(f"interrupted after {result.episodes} of {episodes} episodes; torque {_torque(result)}")
     else:
-        print(
-            f"mean return {result.mean_return:.2f}, {result.mean_steps:.0f} steps an episode, torque {_torque(result)}"
-        )
-        print(result.line())
+        say(f"mean return {result.mean_return:.2f}, {result.mean_steps:.0f} steps an episode, torque {_torque(result)}")
+        say(result.line())
     return 130 if result.interrupted else 0
 
 
@@ -35,25 +41,37 @@ def _torque(result: Evaluation) -> str:
     return "off, read back" if result.torque_off else "NOT read back as off"
 
 
-def evaluate_bundle(config: Config, bundle: Path, episodes: int, seed: int, quiet: bool) -> Evaluation:
+def evaluate_bundle(config: Config, bundle: Path, episodes: int, seed: int, plain: bool, faults: Path) -> Evaluation:
     """Accept the bundle as the robot would, then evaluate it, with a status line.
 
+    Args:
+        config: resolved.
+        bundle: file of the policy.
+        episodes: how many.
+        seed: of the first goal.
+        plain: no live line.
+        faults: folder for the guard's faults, made when there is one.
+
     Raises:
+        StorageError: the file cannot be read.
         BundleRejected: naming the file.
         RobotsacError: from the arm.
     """
     try:
-        policy = accept(bundle.read_bytes(), robot_contract(config), config.policy)
+        policy = accept(read_bundle(bundle), robot_contract(config), config.policy)
     except BundleRejected as error:
         raise BundleRejected(
-            f"{bundle}: {error.message}", reason=error.reason, command=f"robotsac policy show {bundle}"
+            f"{bundle}: {error.message}",
+            reason=error.reason,
+            command=f"robotsac policy show {shlex.quote(str(bundle))}",
         ) from error
-    with StatusLine(plain=quiet) as status:
+    with StatusLine(plain=plain) as status:
         return evaluate(
             config,
             policy,
             episodes,
             seed,
+            faults,
             on_phase=lambda words: status.update(f"{config.robot.name} {words}"),
             on_episode=lambda done, won: status.update(
                 f"{config.robot.name} evaluating policy v{policy.version}: {done}/{episodes} episodes, {won} reached"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 from rich.console import Console
@@ -10,8 +11,10 @@ from rich.table import Table
 
 from robotsac.actor.contract import robot_contract
 from robotsac.arm import open_arm
+from robotsac.cli.console import say
 from robotsac.config import load_config
-from robotsac.errors import BundleRejected, ConfigError
+from robotsac.errors import BundleRejected, ConfigError, StorageError, path_command
+from robotsac.link.sockets import endpoint
 from robotsac.policy.accept import read_info
 from robotsac.policy.bundle import BundleInfo
 from robotsac.policy.store import BundleStore
@@ -32,21 +35,37 @@ def find_bundle(path: Path) -> Path:
     raise ConfigError(
         f"there is no policy at {path}",
         reason="neither a bundle file nor a run folder with policies in it",
-        command="ls runs/*/policies runs/*/learner/policies",
+        command="find . -name 'policy-v*.onnx'",
     )
 
 
+def read_bundle(file: Path) -> bytes:
+    """The bytes of a bundle file. Raises StorageError when it cannot be read."""
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise StorageError(
+            f"policy file {file} cannot be read", reason=str(error), command=path_command(error, file)
+        ) from error
+
+
 def show_policy(path: Path, as_json: bool) -> int:
-    """Print a bundle's metadata."""
+    """Print a bundle's metadata. Returns the exit code.
+
+    Raises:
+        ConfigError: there is no bundle.
+        StorageError: it cannot be read.
+        BundleRejected: it is none; names the file.
+    """
     file = find_bundle(path)
     try:
-        info = read_info(file.read_bytes())
+        info = read_info(read_bundle(file))
     except BundleRejected as error:
         raise BundleRejected(
-            f"{file}: {error.message}", reason=error.reason, command=f"robotsac policy show {file.parent}"
+            f"{file}: {error.message}", reason=error.reason, command=f"ls -la {shlex.quote(str(file.parent))}"
         ) from error
     if as_json:
-        print(json.dumps({"file": str(file), **_summary(info)}))
+        say(json.dumps({"file": str(file), **_summary(info)}))
         return 0
     console = Console(highlight=False)
     console.print(f"[bold]{file}[/bold]")
@@ -70,6 +89,7 @@ def _summary(info: BundleInfo) -> dict[str, object]:
         "version": info.version,
         "updates": info.updates,
         "task": contract.task,
+        "task_parameters": contract.task_parameters,
         "joints": list(contract.joint_names),
         "control_rate_hz": contract.control_rate_hz,
         "history_steps": contract.history_steps,
@@ -83,14 +103,23 @@ def _summary(info: BundleInfo) -> dict[str, object]:
 
 
 def show_config(robot: str, files: list[Path], overrides: list[str]) -> int:
-    """Print the resolved tree."""
-    print(load_config(robot, files, overrides).model_dump_json(indent=2))
+    """Print the resolved tree. Returns the exit code. Raises ConfigError."""
+    say(load_config(robot, files, overrides).model_dump_json(indent=2))
     return 0
 
 
 def check_config(robot: str, files: list[Path], overrides: list[str], as_json: bool) -> int:
-    """Resolve, build the driver without opening it, compile the model, open the task, compute the contract."""
+    """Resolve, build the driver without opening it, compile the model, open the task, compute the contract.
+
+    Returns the exit code.
+
+    Raises:
+        ConfigError: a value is wrong.
+        DriverUnavailable: a plug-in that the robot names is not installed.
+        LinkError: the learner's address cannot be used.
+    """
     config = load_config(robot, files, overrides)
+    endpoint(config.link.address)
     open_arm(config.robot)
     contract = robot_contract(config)
     summary = {
@@ -102,12 +131,10 @@ def check_config(robot: str, files: list[Path], overrides: list[str], as_json: b
         "task": contract.task,
         "obs_dim": contract.obs_dim,
         "act_dim": contract.act_dim,
+        "learner": config.link.address,
+        "device": config.learn.device,
         "contract_digest": contract.digest()[:16],
         "config_digest": config.digest()[:16],
     }
-    if as_json:
-        print(json.dumps(summary))
-    else:
-        for key, value in summary.items():
-            print(f"{key:<16} {value}")
+    say(json.dumps(summary) if as_json else "\n".join(f"{key:<16} {value}" for key, value in summary.items()))
     return 0

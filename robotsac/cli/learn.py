@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -12,12 +14,24 @@ from typing import Any
 
 from robotsac.cli.console import StatusLine, say
 from robotsac.cli.options import run_folder
-from robotsac.config import load_learner_settings
-from robotsac.errors import DriverUnavailable
+from robotsac.config import LearnConfig, LinkConfig, load_learner_settings
+from robotsac.errors import ConfigError, DriverUnavailable
+from robotsac.link.sockets import endpoint
 
 JSON_PERIOD_S = 2.0
 # Looked for before anything starts: a missing one would show up minutes later, in a child process.
 LEARN_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors", "matplotlib")
+# Importing torch and waking a GPU up take seconds; a driver that hangs takes for ever.
+DEVICE_PATIENCE_S = 120.0
+TRY_DEVICE = """
+import sys
+from robotsac.errors import ConfigError
+from robotsac.learner.sac import resolve_device
+try:
+    resolve_device(sys.argv[1])
+except ConfigError as error:
+    sys.exit(error.reason)
+"""
 
 
 def run_learn_command(
@@ -26,8 +40,36 @@ def run_learn_command(
     """See ``robotsac learn --help``. Returns the exit code.
 
     Raises:
+        DriverUnavailable, ConfigError, LinkError: before anything was made.
+        RobotsacError: what went wrong later.
+    """
+    settings = load_learner_settings(files, overrides)
+    endpoint(settings.link.address)
+    require_learner(settings.learn)
+    from robotsac.learner.app import run_learn
+
+    folder = run_folder(run, "learn")
+    stop = threading.Event()
+    with StatusLine(plain=as_json) as status:
+        show = _JsonPrinter().show if as_json else _Screen(status, folder, settings.link).show
+
+        def on_status(body: dict[str, Any]) -> None:
+            if parent is not None and os.getppid() != parent:
+                stop.set()  # whoever started this is gone and will not stop it
+            show(body)
+
+        code = run_learn(settings, folder, resume=resume, on_status=on_status, stop=stop)
+    if not as_json:
+        say(f"stopped; go on with: robotsac learn --run {run or folder.name} --resume")
+    return code
+
+
+def require_learner(learn: LearnConfig) -> None:
+    """Refuse at once what would fail minutes later, when the first robot has come.
+
+    Raises:
         DriverUnavailable: the learn extra is not installed.
-        RobotsacError: what went wrong.
+        ConfigError: this computer has no such device.
     """
     missing = [name for name in LEARN_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -36,40 +78,43 @@ def run_learn_command(
             reason=f"missing: {', '.join(missing)}",
             command="pip install 'robotsac[learn]'",
         )
-    from robotsac.learner.app import run_learn
+    if learn.device.startswith("cuda") and (why := _refusal_of(learn.device)):
+        raise ConfigError(
+            f"learn.device {learn.device!r} cannot be used here", reason=why, command="--set learn.device=auto"
+        )
 
-    settings = load_learner_settings(files, overrides)
-    folder = run_folder(run, "learn")
-    stop = threading.Event()
-    with StatusLine(plain=as_json) as status:
-        show = _JsonPrinter().show if as_json else _Screen(status, folder, settings.link.address).show
 
-        def on_status(body: dict[str, Any]) -> None:
-            if parent is not None and os.getppid() != parent:
-                stop.set()  # whoever started this is gone and will not stop it
-            show(body)
-
-        code = run_learn(settings, folder, resume=resume, as_json=as_json, on_status=on_status, stop=stop)
-    if not as_json:
-        say(f"stopped; go on with: robotsac learn --run {run or folder.name} --resume")
-    return code
+def _refusal_of(device: str) -> str:
+    """Why torch does not take ``device``; ``""`` when it does. Asked in a process of its own: this one loads no torch."""
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", TRY_DEVICE, device],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=DEVICE_PATIENCE_S,
+        )
+    except subprocess.TimeoutExpired:
+        return f"it gave no sign of life within {DEVICE_PATIENCE_S:g} s"
+    return (tried.stderr.splitlines() or ["torch gave no reason"])[-1] if tried.returncode else ""
 
 
 class _Screen:
     """What an operator sees: where it listens once it does, who joins and leaves, and the live line."""
 
-    def __init__(self, status: StatusLine, folder: Path, address: str) -> None:
+    def __init__(self, status: StatusLine, folder: Path, link: LinkConfig) -> None:
         self._status = status
         self._folder = folder
-        self._address = address
+        self._link = link
         self._listening = False
         self._robots: dict[str, str] = {}
 
     def show(self, body: dict[str, Any]) -> None:
+        """Show a status (``robotsac.learner.app.status``)."""
         if not self._listening and body.get("ingest", {}).get("state") == "running":
             self._listening = True
-            self._status.event(f"run folder {self._folder}, listening on {self._address}")
-            self._status.event("robots join with: robotsac collect --robot NAME")
+            self._status.event(f"run folder {self._folder}, listening on {self._link.address}")
+            self._status.event(f"robots join; the virtual one with: {self._link.collect_command('arm0-twin')}")
         for robot in body.get("robots", []):
             name, state = robot["robot"], robot["state"]
             if self._robots.get(name) != state:
@@ -79,22 +124,21 @@ class _Screen:
 
 
 class _JsonPrinter:
-    """One JSON object a line, at most every two seconds; errors and the last one always."""
+    """One JSON object a line, at most every two seconds; the last one always."""
 
     def __init__(self) -> None:
         self._last_s = float("-inf")
 
     def show(self, body: dict[str, Any]) -> None:
+        """Print a status (``robotsac.learner.app.status``), if it is time to."""
         now_s = time.monotonic()
-        if "error" in body or now_s - self._last_s >= JSON_PERIOD_S or body.get("state") == "stopping":
+        if now_s - self._last_s >= JSON_PERIOD_S or body.get("state") == "stopping":
             self._last_s = now_s
             # The two processes' own reports repeat what stands beside them; they are in the run folder for the curious.
             say(json.dumps({key: body[key] for key in body if key not in ("trainer", "ingest")}))
 
 
 def _line(body: dict[str, Any]) -> str:
-    if "error" in body:
-        return str(body["error"]["message"])
     names = ", ".join(f"{robot['robot']} {robot['state']}" for robot in body["robots"]) or "no robot yet"
     success = f"{body['success_rate']:.0%}" if body["episodes"] else "–"
     return (

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import typer
 
 from robotsac.cli.options import AsJson, Files, Overrides, Robot, Run
-from robotsac.errors import RobotsacError
+from robotsac.errors import ConfigError, RobotsacError
+
+# click's class for a wrong command line. typer 0.2x brings a click of its own, earlier ones do not.
+UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])
 
 app = typer.Typer(
     name="robotsac",
@@ -25,25 +28,44 @@ app.add_typer(config_app, name="config")
 
 
 def main() -> None:
-    """Console entry point."""
-    try:
-        app()
-    except RobotsacError as error:
-        from robotsac.cli.console import print_error, print_json_error
+    """Console entry point.
 
-        if "--json" in sys.argv:
-            print_json_error(error)
-        print_error(error)
-        sys.exit(error.exit_code)
+    Raises:
+        SystemExit: always, with the command's exit code.
+    """
+    try:
+        sys.exit(app(prog_name="robotsac", standalone_mode=False))
+    except RobotsacError as error:
+        sys.exit(_report(error))
+    except UsageError as error:
+        sys.exit(_report(_wrong_usage(error)))
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _report(error: RobotsacError) -> int:
+    from robotsac.cli.console import report_error
+
+    return report_error(error)
+
+
+def _wrong_usage(error: Any) -> ConfigError:
+    """What click says of a wrong command line, as an error like any other."""
+    message, command = error.format_message().rstrip("."), error.ctx.command_path
+    if not message:
+        sys.exit(ConfigError.exit_code)  # no command at all: the help is on the screen already
+    usage = " ".join(error.ctx.get_usage().split()).removeprefix("Usage: ")
+    return ConfigError(
+        message[0].lower() + message[1:], reason=f"the command goes like this: {usage}", command=f"{command} --help"
+    )
 
 
 def _version(wanted: bool) -> None:
     if wanted:
         from robotsac import __version__
+        from robotsac.cli.console import say
 
-        print(__version__)
+        say(__version__)
         raise typer.Exit
 
 

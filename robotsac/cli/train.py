@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import socket
 import statistics
@@ -15,9 +16,10 @@ from typing import IO
 
 from robotsac.actor.collect import CollectOptions, CollectReport, collect, writable
 from robotsac.actor.evaluate import Evaluation
-from robotsac.cli.console import StatusLine
+from robotsac.cli.console import StatusLine, say, tell
 from robotsac.cli.evaluate import evaluate_bundle
 from robotsac.cli.inspect import find_bundle
+from robotsac.cli.learn import require_learner
 from robotsac.cli.options import run_folder
 from robotsac.config import Config, load_config
 from robotsac.config.loading import find_robot
@@ -40,15 +42,20 @@ def run_train(
     overrides: list[str],
     as_json: bool,
 ) -> int:
-    """See ``robotsac train --help``. Returns the exit code."""
+    """See ``robotsac train --help``. Returns the exit code.
+
+    Raises:
+        RobotsacError: what went wrong, here, next to the arm or in the learner.
+    """
     folder = run_folder(run, f"{Path(robot).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     address = f"tcp://127.0.0.1:{_free_port()}"
     config = load_config(robot, files, [*overrides, f"link.address={address!r}"])
+    require_learner(config.learn)
     if (folder / "learner").exists() or (folder / "robot").exists() or (folder / "run.json").exists():
         raise ConfigError(
             f"run folder {folder} exists already",
             reason="train always begins a new run",
-            command=f"robotsac train --robot {robot} --run ANOTHER_NAME",
+            command=f"robotsac train --robot {shlex.quote(robot)}",
         )
     with writable(folder):
         (folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
@@ -61,19 +68,18 @@ def run_train(
     if report.error is not None:
         raise report.error
     if report.interrupted:
-        print(
-            f"interrupted; torque {'off, read back' if report.torque_off else 'NOT read back as off'}", file=sys.stderr
-        )
+        tell(f"interrupted; torque {'off, read back' if report.torque_off else 'NOT read back as off'}")
         return INTERRUPTED
     if not learner.has_policy():
         raise RobotsacError(
             f"{report.status.steps} steps were too few to learn anything from",
             reason=f"training begins after {config.learn.start_steps} steps",
-            command=f"robotsac train --robot {robot} --steps 10000",
+            command=f"robotsac train --robot {shlex.quote(robot)} --steps 10000",
         )
     result = None
     if episodes:
-        result = evaluate_bundle(config, find_bundle(folder), episodes, HELD_OUT_SEED, as_json)
+        faults = folder / "robot" / "faults"
+        result = evaluate_bundle(config, find_bundle(folder), episodes, HELD_OUT_SEED, as_json, faults)
     return _finish(folder, config, report, result, as_json)
 
 
@@ -147,7 +153,11 @@ class LearnerProcess:
                 error = RobotsacError(f"learner: {said['message']}", reason=said["reason"], command=said["command"])
                 error.exit_code = said["exit_code"]
                 return error
-        return RobotsacError("the learner could not go on", reason="it left no error of its own", command=f"cat {log}")
+        return RobotsacError(
+            "the learner could not go on",
+            reason="it left no error of its own",
+            command=f"cat {shlex.quote(str(log))}",
+        )
 
     def _close_log(self) -> None:
         if self._log is not None:
@@ -205,16 +215,16 @@ def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluat
     with writable(folder):
         (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     if as_json:
-        print(json.dumps(summary))
+        say(json.dumps(summary))
         return 0
-    print(
+    say(
         f"{summary['steps']:,} steps at {summary['env_steps_per_s']:.1f}/s, "
         f"{summary['updates']:,} updates at {summary['updates_per_s']:.1f}/s, "
         f"torque {'off, read back' if summary['torque_off'] else 'NOT read back as off'}"
     )
-    print(f"learning curve {curve}")
+    say(f"learning curve {curve}")
     if result is not None:
-        print(result.line())
+        say(result.line())
     return 0
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,11 +20,13 @@ from pydantic import BaseModel, ValidationError
 
 import robotsac
 from robotsac.config.schema import Config, DriverConfig, LearnerSettings, RobotConfig, TaskConfig
-from robotsac.errors import ConfigError
+from robotsac.errors import ConfigError, path_command
 
 Tree = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 INCLUDE_DEPTH_MAX = 8
+# Comes with the package and is valid: where a key stands and what it may hold can be seen there.
+SHOW_KEYS = "robotsac config show --robot arm0"
 PLUGIN_TABLES: dict[tuple[str, ...], type[BaseModel]] = {("robot", "driver"): DriverConfig, ("task",): TaskConfig}
 
 
@@ -38,14 +41,18 @@ def load_config(robot: str, files: Sequence[Path] = (), overrides: Sequence[str]
     Raises:
         ConfigError: with every mistake found.
     """
-    tree = read_tree(find_robot(robot))
+    path = find_robot(robot)
+    tree = read_tree(path)
     for file in files:
         tree = merge(tree, read_tree(file))
     tree = _with_overrides(tree, overrides)
     robot_table = tree.get("robot", {})
     if isinstance(robot_table, dict) and isinstance(robot_table.get("model"), str):
         _require_file(Path(robot_table["model"]))
-    return validate(Config, tree, f"robot {robot}")
+    # Without what was laid over it, the robot's own file shows what is valid; if that is all there is, the mistake is in it.
+    laid_over = bool(files or overrides)
+    command = f"robotsac config show --robot {shlex.quote(robot)}" if laid_over else edit_command(path)
+    return validate(Config, tree, f"robot {robot}", command)
 
 
 def load_learner_settings(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> LearnerSettings:
@@ -59,7 +66,7 @@ def load_learner_settings(files: Sequence[Path] = (), overrides: Sequence[str] =
         tree = merge(tree, read_tree(file))
     tree = _with_overrides(tree, overrides)
     foreign = set(Config.model_fields) - set(LearnerSettings.model_fields)
-    return validate(LearnerSettings, {key: value for key, value in tree.items() if key not in foreign}, "learner")
+    return validate(LearnerSettings, {key: value for key, value in tree.items() if key not in foreign}, "the learner")
 
 
 def robot_names() -> list[str]:
@@ -114,12 +121,16 @@ def read_tree(path: Path, depth: int = 0) -> Tree:
     _require_file(path)
     if depth > INCLUDE_DEPTH_MAX:
         raise ConfigError(
-            f"{path}: includes are nested deeper than {INCLUDE_DEPTH_MAX}", reason="a circle of includes?"
+            f"{path}: includes are nested deeper than {INCLUDE_DEPTH_MAX}",
+            reason="a circle of includes?",
+            command=f"grep -n include {shlex.quote(str(path))}",
         )
     try:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid TOML", reason=str(error)) from error
+        raise ConfigError(f"{path} is not valid TOML", reason=str(error), command=edit_command(path)) from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read", reason=str(error), command=path_command(error, path)) from error
     include = tree.pop("include", [])
     base: Tree = {}
     for name in [include] if isinstance(include, str) else include:
@@ -143,8 +154,19 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...
     return merged
 
 
-def validate(model: type[Model], tree: Mapping[str, Any], what: str) -> Model:
+def edit_command(path: Path) -> str:
+    """The command that opens ``path`` in the user's editor."""
+    return f"${{EDITOR:-vi}} {shlex.quote(str(path))}"
+
+
+def validate(model: type[Model], tree: Mapping[str, Any], what: str, command: str = SHOW_KEYS) -> Model:
     """Build ``model`` from ``tree``.
+
+    Args:
+        model: what it should be.
+        tree: what was read.
+        what: it is the configuration of, in words.
+        command: that helps where it is wrong.
 
     Raises:
         ConfigError: one line per mistake, with its path.
@@ -156,7 +178,7 @@ def validate(model: type[Model], tree: Mapping[str, Any], what: str) -> Model:
         raise ConfigError(
             f"the configuration of {what} has {len(lines)} mistake{'s' if len(lines) != 1 else ''}",
             reason="\n  ".join(["", *lines]) if len(lines) > 1 else lines[0],
-            command="robotsac config show --robot NAME",
+            command=command,
         ) from error
 
 
@@ -164,7 +186,11 @@ def _with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key.strip():
-            raise ConfigError(f"--set {override!r} is not of the form key.path=value", command="--set learn.threads=2")
+            raise ConfigError(
+                f"--set {override!r} is not of the form key.path=value",
+                reason="for example: --set learn.threads=2",
+                command=SHOW_KEYS,
+            )
         nested: Any = _parse_value(text.strip())
         for part in reversed(key.strip().split(".")):
             nested = {part: nested}
@@ -210,7 +236,11 @@ def _siblings(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise ConfigError(f"there is no file {path}", reason="it was named on the command line or by a config file")
+        raise ConfigError(
+            f"there is no file {path}",
+            reason="it was named on the command line or by a config file",
+            command=path_command(FileNotFoundError(), path),
+        )
 
 
 __all__ = [

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise ValueError(f"must be auto, cpu, cuda or cuda:N, not {name!r}")
+    return name
 
 
 class Table(BaseModel):
@@ -197,6 +205,18 @@ class LinkConfig(Table):
     message_max_bytes: Annotated[int, Field(gt=0)] = 32_000_000
     robots_max: Annotated[int, Field(ge=1)] = 64
 
+    def learn_command(self) -> str:
+        """The command that starts a learner where a robot of this table looks for one."""
+        return "robotsac learn" + self._unless_usual("--set link.address=")
+
+    def collect_command(self, robot: str) -> str:
+        """The command with which ``robot`` finds a learner of this table."""
+        return f"robotsac collect --robot {shlex.quote(robot)}" + self._unless_usual("--learner ")
+
+    def _unless_usual(self, option: str) -> str:
+        usual = self.address == type(self).model_fields["address"].default
+        return "" if usual else f" {option}{shlex.quote(self.address)}"
+
 
 class LearnConfig(Table):
     """``[learn]``: SAC and the learner's processes."""
@@ -223,7 +243,8 @@ class LearnConfig(Table):
     slack_steps: Annotated[int, Field(ge=1)] = 200
     actor_delay: Annotated[int, Field(ge=1)] = 1
     start_steps: Annotated[int, Field(ge=1)] = 300
-    device: str = "auto"
+    # Whether this computer has it is asked by ``learn`` and ``train``; the robot's has no torch to ask.
+    device: Annotated[str, AfterValidator(_device)] = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
     nice: Annotated[int, Field(ge=0, le=19)] = 10
     publish_every_s: Positive = 1.0

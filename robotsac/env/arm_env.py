@@ -19,7 +19,7 @@ from robotsac.arm import JointState, PlaceableArm, open_arm
 from robotsac.config import Config, load_config
 from robotsac.dynamics import RigidBody
 from robotsac.env.codec import OBS_BOUND, Codec
-from robotsac.env.task import open_task, task_digest
+from robotsac.env.task import open_task, task_parameters
 from robotsac.errors import ArmStateError, GuardFault
 from robotsac.guard import ControlTick, Guard, GuardState
 from robotsac.records import EpisodeEnd, Flag
@@ -52,7 +52,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
         self.task = open_task(config.task, robot, body)
         spec = self.arm.spec
         self.codec = Codec(
-            spec, self.task.name, task_digest(config.task), self.task.channels, config.task.history_steps
+            spec, self.task.name, task_parameters(config.task), self.task.channels, config.task.history_steps
         )
         self.contract = self.codec.contract
         self.episode_steps = max(1, round(config.task.episode_s * spec.control_rate_hz))

@@ -23,20 +23,24 @@ class Codec:
 
     Args:
         spec: of the arm.
-        task_name, task_digest, task_channels: of the task.
+        task_name, task_parameters, task_channels: of the task.
         history_steps: past applied actions in the observation.
     """
 
     def __init__(
-        self, spec: ArmSpec, task_name: str, task_digest: str, task_channels: tuple[Channel, ...], history_steps: int
+        self,
+        spec: ArmSpec,
+        task_name: str,
+        task_parameters: dict[str, str],
+        task_channels: tuple[Channel, ...],
+        history_steps: int,
     ) -> None:
         n = spec.n
         history = (Channel("applied_actions", n * history_steps, "1", (1.0,) * (n * history_steps)),)
         self.contract = Contract(
             schema=SCHEMA,
-            model_digest=spec.model_digest,
             task=task_name,
-            task_digest=task_digest,
+            task_parameters=task_parameters,
             joint_names=spec.joint_names,
             control_rate_hz=spec.control_rate_hz,
             history_steps=history_steps,
@@ -47,6 +51,7 @@ class Codec:
                 *(history if history_steps else ()),
             ),
             action=(Channel("torque", n, "N·m", tuple(spec.action_scale.tolist())),),
+            model_digest=spec.model_digest,
         )
         self.obs_dim = self.contract.obs_dim
         self.act_dim = self.contract.act_dim

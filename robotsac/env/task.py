@@ -6,17 +6,17 @@ the task's *goal*, a frozen value that ``judge`` returns anew.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from robotsac.arm import JointState, Vector
-from robotsac.config.schema import RobotConfig, TaskConfig
+from robotsac.config.schema import RobotConfig, Table, TaskConfig
 from robotsac.contract import Channel
 from robotsac.dynamics import RigidBody
 from robotsac.errors import ConfigError, DriverUnavailable
@@ -62,7 +62,19 @@ class Task(Protocol):
 class TaskFactory(Protocol):
     """What an entry point of group ``robotsac.tasks`` must be."""
 
-    def __call__(self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float) -> Task: ...
+    def __call__(self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float) -> Task:
+        """Build the task.
+
+        Args:
+            robot: whose task it is.
+            params: the keys of ``[task]`` that are the task's own, not validated yet.
+            body: kinematics of the robot.
+            dt_s: control period, s.
+
+        Raises:
+            ConfigError: a parameter is wrong.
+        """
+        ...
 
 
 def open_task(config: TaskConfig, robot: RobotConfig, body: RigidBody) -> Task:
@@ -84,17 +96,23 @@ def open_task(config: TaskConfig, robot: RobotConfig, body: RigidBody) -> Task:
     return factory(robot, config.params(), body, 1.0 / robot.control_rate_hz)
 
 
-def task_digest(config: TaskConfig) -> str:
-    """sha256 of the parameters that shape reward and observation."""
-    shared = {"name": config.name, "episode_s": config.episode_s, **config.params()}
-    return hashlib.sha256(json.dumps(shared, sort_keys=True, default=str).encode()).hexdigest()
+def task_parameters(config: TaskConfig) -> dict[str, str]:
+    """The parameters that shape reward and observation, by name, each value as JSON text."""
+    shared = {"episode_s": config.episode_s, **config.params()}
+    return {name: json.dumps(value, sort_keys=True, default=str) for name, value in sorted(shared.items())}
 
 
-def effort(action: Vector, previous: Vector, action_cost: float, rate_cost: float) -> float:
-    """``action_cost``·mean(a²) + ``rate_cost``·mean((a − a')²): what torque and its jumps cost."""
-    change = action - previous
-    n = len(action)
-    return (action_cost * float(action @ action) + rate_cost * float(change @ change)) / n
+class EffortParams(Table):
+    """The ``[task]`` parameters of a task that charges for effort; its other parameters go into a subclass."""
+
+    action_cost: Annotated[float, Field(ge=0)] = 0.05
+    rate_cost: Annotated[float, Field(ge=0)] = 0.05
+
+    def effort(self, action: Vector, previous: Vector) -> float:
+        """``action_cost``·mean(a²) + ``rate_cost``·mean((a − a')²): what torque and its jumps cost; both (n,)."""
+        change = action - previous
+        n = len(action)
+        return (self.action_cost * float(action @ action) + self.rate_cost * float(change @ change)) / n
 
 
 def uniform(rng: np.random.Generator, low: Vector, high: Vector) -> NDArray[np.float64]:

@@ -180,7 +180,7 @@ class BusLoop:
                 value=gap_ms,
                 limit=self._config.gap_max_ms,
                 unit="ms",
-                detail="no bus tick for that long; is the computer overloaded?",
+                detail="is the computer overloaded?",
             )
 
     def _count_lost(self, error: BusError, tally: Tally) -> None:
@@ -192,7 +192,6 @@ class BusLoop:
                 FaultCode.BUS,
                 value=self._lost_in_a_row,
                 limit=self._config.lost_rounds_max,
-                unit="lost rounds in a row",
                 detail=str(error),
             ) from error
 
@@ -209,7 +208,6 @@ class BusLoop:
                 name=self.spec.joint_names[joint],
                 value=float(silent[joint]),
                 limit=self._config.lost_rounds_max,
-                unit="silent rounds in a row",
             )
 
     def _no_gravity(self, _q: Vector) -> Vector:

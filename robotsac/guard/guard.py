@@ -239,8 +239,9 @@ class Guard:
             self._stop_for(fault)
             raise
         except JointFault as error:
-            joint_fault = GuardFault(FaultCode.JOINT, joint=error.joint, name=error.name, detail=str(error))
-            joint_fault.command = error.command
+            joint_fault = GuardFault(
+                FaultCode.JOINT, joint=error.joint, name=error.name, detail=error.what, reason=error.reason
+            )
             self._stop_for(joint_fault)
             raise joint_fault from error
         return ControlTick(
@@ -260,7 +261,8 @@ class Guard:
 
     def _stop_for(self, fault: GuardFault) -> None:
         """Damp to rest. A missed deadline alone leaves the arm held; everything else is torque off and latched."""
-        self._recorder.write(fault, self.clock.now_ns())
+        if (path := self._recorder.write(fault, self.clock.now_ns())) is not None:
+            fault.recorded(path)
         self.counters.faults += 1
         self.state = GuardState.STOPPING
         reachable = fault.code is not FaultCode.JOINT

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import itertools
 
 import torch
 from torch import Tensor, nn
 
-from robotsac.learner.networks import ACTIVATIONS, init_uniform_
+from robotsac.learner.networks import ACTIVATIONS, Shape, init_uniform_
 from robotsac.learner.policy_head import bounded_log_std
 
 LAST_LAYER_GAIN = 0.01
@@ -18,29 +18,18 @@ class Actor(nn.Module):
     """π_φ(·|s).
 
     Args:
-        obs_dim, act_dim: lengths of observation and action.
-        hidden: widths of the hidden layers.
-        activation: name of the activation.
+        shape: of the network.
         log_std_min, log_std_max: bounds of log σ, normalised action units.
         generator: seeds the weights; on the CPU.
     """
 
-    def __init__(
-        self,
-        obs_dim: int,
-        act_dim: int,
-        hidden: tuple[int, ...],
-        activation: Literal["relu", "silu", "tanh"],
-        log_std_min: float,
-        log_std_max: float,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, shape: Shape, log_std_min: float, log_std_max: float, generator: torch.Generator) -> None:
         super().__init__()
-        sizes = (obs_dim, *hidden)
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, hidden, strict=False))
-        self.head = nn.Linear(sizes[-1], 2 * act_dim)
-        self.activation = ACTIVATIONS[activation]
-        self.act_dim = act_dim
+        sizes = (shape.obs_dim, *shape.hidden)
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(sizes))
+        self.head = nn.Linear(sizes[-1], 2 * shape.act_dim)
+        self.activation = ACTIVATIONS[shape.activation]
+        self.act_dim = shape.act_dim
         self.log_std_min, self.log_std_max = log_std_min, log_std_max
         for layer in (*self.layers, self.head):
             assert isinstance(layer, nn.Linear)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from robotsac.config.schema import LearnerSettings
+from robotsac.disk import require_free
 from robotsac.errors import RobotsacError, StorageError
 from robotsac.learner.board import LEARNER_FIELDS, TrainerState
 from robotsac.learner.children import Children
@@ -39,6 +40,8 @@ from robotsac.signals import STOP_SIGNALS
 
 TICK_S = 0.1
 STATUS_EVERY_S = 0.5
+FREE_MIN_MB = 64.0
+"""What a robot's ``spool.free_min_mb`` is: about an hour of one robot's records, checkpoints and policies besides."""
 
 OnStatus = Callable[[dict[str, Any]], None]
 
@@ -84,6 +87,7 @@ def _learn(settings: LearnerSettings, run_dir: Path, resume: bool, on_status: On
     check_feasible(settings.learn, 1)
     if resume:
         require_run(run_dir)
+    require_free(run_dir, FREE_MIN_MB, "learning does not begin on a disk that it would soon find full")
     with locked(run_dir / LOCK_FILE, "learner"):
         info = open_run(settings, run_dir, resume=resume)
         with ReplayLog(run_dir / FILE_NAME) as log:  # made here, so that the children find it whichever is first
@@ -98,7 +102,7 @@ def _learn(settings: LearnerSettings, run_dir: Path, resume: bool, on_status: On
         finally:
             board.close()
             board.unlink()
-        with contextlib.suppress(StorageError, ImportError):
+        with contextlib.suppress(StorageError, ImportError, OSError):
             plot_learning_curve(run_dir)
 
 

@@ -105,7 +105,7 @@ class Assembler:
             robot=key[0],
             boot=key[1],
             episode=running.episode,
-            end=EpisodeEnd(int(segment["end"][-1])),
+            end=_end(int(segment["end"][-1])),
             steps=running.steps,
             return_=running.return_,
             deterministic=running.deterministic and running.steps > 0,
@@ -138,3 +138,8 @@ class Assembler:
         running.random |= bool(((flags & Flag.RANDOM) != 0).any())
         running.policy_version = int(acting["policy_version"][-1])
         self.env_steps += len(acting)
+
+
+def _end(number: int) -> EpisodeEnd:
+    """What a robot of another version may know and this one does not is a fault: the log must stay readable for ever."""
+    return EpisodeEnd(number) if number in set(EpisodeEnd) else EpisodeEnd.FAULT

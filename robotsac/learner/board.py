@@ -10,14 +10,17 @@ LEARNER_FIELDS = (
     "credit_total",
     "policy_version",
     "beat_ns",
+    "ingest_beat_ns",
     "records",
     "episodes",
     "successes_permille",
     "trainer_state",
 )
-"""Written by the trainer only. ``credit_total``: records the learner is willing to have durable (see ``limiter``);
-``beat_ns``: monotonic time of the trainer's last sign of life; ``records``: those it has read from the log;
-``successes_permille``: over the last episodes; ``trainer_state``: :class:`TrainerState`."""
+"""Written by the trainer, but for one, once the supervisor has set them up. ``credit_total``: records the learner is
+willing to have durable (see ``limiter``); ``beat_ns``: monotonic time of the trainer's last sign of life; ``records``:
+those it has read from the log; ``successes_permille``: over the last episodes; ``trainer_state``: :class:`TrainerState`.
+
+Written by ingest: ``ingest_beat_ns``, monotonic time of its last round."""
 
 
 class TrainerState(enum.IntEnum):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from torch.optim import Adam
 
 from robotsac.config.schema import LearnConfig
 from robotsac.contract import Contract
-from robotsac.errors import CheckpointError, StorageError
+from robotsac.errors import ANOTHER_RUN, CheckpointError, StorageError, path_command
 from robotsac.learner.learning import Learning
 from robotsac.learner.resume_rules import differences
 
@@ -109,7 +110,7 @@ class CheckpointFolder:
                 shutil.rmtree(old)
         except OSError as error:
             raise StorageError(
-                f"checkpoint {path} could not be written", reason=str(error), command=f"df -h {self.folder}"
+                f"checkpoint {path} could not be written", reason=str(error), command=path_command(error, self.folder)
             ) from error
         return path
 
@@ -138,7 +139,9 @@ def _load(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
         return manifest, load(data)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
-            f"checkpoint {path} is damaged", reason=str(error), command=f"rm -r {path}  # then the one before is used"
+            f"checkpoint {path} is damaged",
+            reason=f"{error}; without it, the run goes on from the one before",
+            command=shlex.join(("rm", "-r", str(path))),
         ) from error
 
 
@@ -159,7 +162,7 @@ def require_same_run(manifest: Manifest, run_id: str, learn: LearnConfig, contra
         raise CheckpointError(
             "the checkpoint does not belong to this run as it is set up now",
             reason="; ".join(found),
-            command="robotsac learn --run ANOTHER_NAME",
+            command=ANOTHER_RUN,
         )
 
 
@@ -189,6 +192,7 @@ def restore(learning: Learning, manifest: Manifest, tensors: dict[str, Tensor]) 
         raise CheckpointError(
             "the checkpoint's tensors are not those of this software",
             reason=f"differing: {', '.join(sorted(unmatched))}",
+            command=ANOTHER_RUN,
         )
     with torch.no_grad():
         for name, tensor in live.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from typing import Any
 
 from robotsac.child_error import read_child_error
 from robotsac.config.schema import LearnerSettings
+from robotsac.disk import MB, free_bytes
 from robotsac.errors import RobotsacError, StorageError
 from robotsac.learner.run_folder import (
     INGEST_ERROR_FILE,
     INGEST_STATUS_FILE,
     TRAINER_ERROR_FILE,
     TRAINER_STATUS_FILE,
-    read_json,
     run_argument,
 )
 from robotsac.learner.trainer import TrainerArgs, trainer_main
@@ -30,10 +30,14 @@ from robotsac.signals import signals_held
 INGEST_RESTARTS_MAX = 3
 STOP_TIMEOUT_S = 10.0
 """A trainer needs a fraction of this for its last checkpoint; after it, the process is killed."""
+KILL_TIMEOUT_S = 5.0
+"""A process that is killed is gone at once, unless it hangs in the kernel, in a driver or on a dead network disk."""
 TRAINER_SILENCE_MAX_S = 120.0
 """Importing torch, exporting and checkpointing take seconds; a trainer silent for longer hangs."""
 INGEST_SILENCE_MAX_S = 30.0
-"""Ingest writes its status twice a second; silent for longer, it is killed and started anew."""
+"""A round of ingest takes tens of milliseconds; silent for longer, it is killed and started anew."""
+CRASHED = 1
+"""What Python exits with after an exception; signals are below, the errors of a process of this package above."""
 NS_PER_S = 1_000_000_000
 
 
@@ -52,7 +56,6 @@ class Children:
         self._ingest: SpawnProcess | None = None
         self._trainer: SpawnProcess | None = None
         self.ingest_restarts = 0
-        self._ingest_beat_ns = self._ingest_look_due_ns = 0
 
     def start(self) -> None:
         """Start both."""
@@ -64,7 +67,7 @@ class Children:
         self._trainer = self._spawn("robotsac-trainer", trainer_main, trainer)
 
     def check(self) -> None:
-        """See that both live; restart ingest after a crash or a hang.
+        """See that both live; restart ingest after a crash or a hang, but not after an error that it ended with.
 
         Raises:
             RobotsacError: the trainer ended or hangs, or ingest ended for good.
@@ -81,8 +84,7 @@ class Children:
         for child in alive:
             child.join(max(0.0, deadline_s - time.monotonic()))
             if child.is_alive():
-                child.kill()
-                child.join()
+                _kill(child)
 
     def require_clean_end(self) -> None:
         """After :meth:`stop`: see that the trainer wrote its last checkpoint.
@@ -92,40 +94,36 @@ class Children:
         """
         if self._trainer is None:
             return
+        exit_code = self._trainer.exitcode
+        if exit_code is None:
+            raise self._hangs("trainer", "does not end, not even when killed")
         # Ended by SIGTERM itself: it had not come as far as its handler, so there was nothing to save.
-        if self._trainer.exitcode not in (0, -signal.SIGTERM):
-            raise self._failure("trainer", self._trainer.exitcode or 0, TRAINER_ERROR_FILE)
+        if exit_code not in (0, -signal.SIGTERM):
+            raise self._failure("trainer", exit_code, TRAINER_ERROR_FILE)
 
     def _check_trainer(self) -> None:
         if self._trainer is not None and self._trainer.exitcode is not None:
             raise self._failure("trainer", self._trainer.exitcode, TRAINER_ERROR_FILE)
-        silent_s = (time.monotonic_ns() - self._board["beat_ns"]) / NS_PER_S
+        silent_s = self._silence_s("beat_ns")
         if silent_s > TRAINER_SILENCE_MAX_S:
-            raise RobotsacError(
-                f"the trainer has given no sign of life for {silent_s:.0f} s",
-                reason="the device or the disk hangs",
-                command=self._resume_command(),
-            )
+            raise self._hangs("trainer", f"has given no sign of life for {silent_s:.0f} s")
 
     def _check_ingest(self) -> None:
         if self._ingest is None:
             return
-        if self._ingest.exitcode is None and self._ingest_silence_s() > INGEST_SILENCE_MAX_S:
-            self._ingest.kill()
-            self._ingest.join()
+        silent_s = self._silence_s("ingest_beat_ns")
+        hangs = self._ingest.exitcode is None and silent_s > INGEST_SILENCE_MAX_S
+        if hangs and (not _kill(self._ingest) or self.ingest_restarts >= INGEST_RESTARTS_MAX):
+            raise self._hangs("ingest", f"has given no sign of life for {silent_s:.0f} s")
         if self._ingest.exitcode is not None:
-            if (self._run_dir / INGEST_ERROR_FILE).exists() or self.ingest_restarts >= INGEST_RESTARTS_MAX:
+            # A full disk may not even have taken its words; the exit code says that it ended on purpose.
+            if self._ingest.exitcode > CRASHED or self.ingest_restarts >= INGEST_RESTARTS_MAX:
                 raise self._failure("ingest", self._ingest.exitcode, INGEST_ERROR_FILE)
             self.ingest_restarts += 1
             self._start_ingest()
 
-    def _ingest_silence_s(self) -> float:
-        now_ns = time.monotonic_ns()
-        if now_ns >= self._ingest_look_due_ns:
-            self._ingest_look_due_ns = now_ns + NS_PER_S
-            said_ns = read_json(self._run_dir / INGEST_STATUS_FILE).get("t_ns", 0)
-            self._ingest_beat_ns = max(self._ingest_beat_ns, int(said_ns))
-        return (now_ns - self._ingest_beat_ns) / NS_PER_S
+    def _silence_s(self, beat: str) -> float:
+        return (time.monotonic_ns() - self._board[beat]) / NS_PER_S
 
     def _start_ingest(self) -> None:
         # Imported late: the link's libraries are the child's business.
@@ -134,8 +132,8 @@ class Children:
         args = IngestArgs(
             settings=self._settings, run_dir=self._run_dir, run_id=self._run_id, board_name=self._board.name
         )
+        self._board["ingest_beat_ns"] = time.monotonic_ns()
         self._ingest = self._spawn("robotsac-ingest", ingest_main, args)
-        self._ingest_beat_ns = time.monotonic_ns()
 
     def _spawn(self, name: str, target: Callable[[Any], None], args: object) -> SpawnProcess:
         process = self._context.Process(target=target, args=(args,), name=name, daemon=True)
@@ -147,21 +145,33 @@ class Children:
         if (left := read_child_error(self._run_dir / error_file)) is not None:
             return left
         if exit_code == StorageError.exit_code:
-            free_mb = shutil.disk_usage(self._run_dir).free / 1e6
             return StorageError(
                 f"{who} could not write to {self._run_dir}",
-                reason=f"{free_mb:.0f} MB are free there",
-                command=f"df -h {self._run_dir}   (then {self._resume_command()})",
+                reason=f"{free_bytes(self._run_dir) / MB:.0f} MB are free there; with more, --resume goes on",
+                command=shlex.join(("df", "-h", str(self._run_dir))),
             )
         how = f"was ended by signal {-exit_code}" if exit_code < 0 else f"ended with exit code {exit_code}"
-        again = f" after {self.ingest_restarts} restarts" if who == "ingest" and self.ingest_restarts else ""
         return RobotsacError(
-            f"{who} {how}{again}",
+            f"{who} {how}{self._restarts(who)}",
             reason="out of memory or killed by hand?"
             if exit_code == -signal.SIGKILL
             else "it left no error of its own",
             command=self._resume_command(),
         )
 
+    def _hangs(self, who: str, how: str) -> RobotsacError:
+        reason = f"the device or the disk of {self._run_dir} hangs"
+        return RobotsacError(f"{who} {how}{self._restarts(who)}", reason=reason, command=self._resume_command())
+
+    def _restarts(self, who: str) -> str:
+        return f" after {self.ingest_restarts} restarts" if who == "ingest" and self.ingest_restarts else ""
+
     def _resume_command(self) -> str:
         return f"robotsac learn --run {run_argument(self._run_dir)} --resume"
+
+
+def _kill(child: SpawnProcess) -> bool:
+    """Kill and wait a bounded time; whether it is gone."""
+    child.kill()
+    child.join(KILL_TIMEOUT_S)
+    return not child.is_alive()

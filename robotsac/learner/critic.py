@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from robotsac.learner.networks import ACTIVATIONS, Activation, init_uniform_
+from robotsac.learner.networks import ACTIVATIONS, Activation, Shape, init_uniform_
 
 LAYER_NORM_EPS = 1e-5
 
@@ -38,34 +38,23 @@ class Critic(nn.Module):
     """Q_θ1 … Q_θN.
 
     Args:
-        obs_dim, act_dim: lengths of observation and action.
-        hidden: widths of the hidden layers.
-        activation: name of the activation.
+        shape: of each network.
         critics: N.
         normed: LayerNorm before each activation; keeps Q bounded between the data at several updates per step.
         generator: seeds the weights, each critic its own; on the CPU.
     """
 
-    def __init__(
-        self,
-        obs_dim: int,
-        act_dim: int,
-        hidden: tuple[int, ...],
-        activation: Literal["relu", "silu", "tanh"],
-        critics: int,
-        normed: bool,
-        generator: torch.Generator,
-    ) -> None:
+    def __init__(self, shape: Shape, critics: int, normed: bool, generator: torch.Generator) -> None:
         super().__init__()
-        self.activation = ACTIVATIONS[activation]
+        self.activation = ACTIVATIONS[shape.activation]
         self.parts = nn.ParameterList()
         self.layers: list[Layer] = []
-        sizes = (obs_dim + act_dim, *hidden, 1)
+        sizes = (shape.obs_dim + shape.act_dim, *shape.hidden, 1)
         for depth, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             weight = nn.Parameter(init_uniform_(torch.empty(critics, fan_in, fan_out), fan_in, generator))
             bias = nn.Parameter(init_uniform_(torch.empty(critics, 1, fan_out), fan_in, generator))
             scale = shift = None
-            if normed and depth < len(hidden):
+            if normed and depth < len(shape.hidden):
                 scale = nn.Parameter(torch.ones(critics, 1, fan_out))
                 shift = nn.Parameter(torch.zeros(critics, 1, fan_out))
             self.layers.append(Layer(weight, bias, scale, shift))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from robotsac.errors import StorageError
+from robotsac.errors import StorageError, path_command
 from robotsac.learner.metrics import FILE_NAME, RECENT_EPISODES, read_lines
-from robotsac.learner.run_folder import run_name
+from robotsac.learner.run_folder import run_argument, run_name
 
 PICTURE = "learning_curve.png"
 SUCCESS_COLOUR, RETURN_COLOUR, RANDOM_COLOUR, TEXT_COLOUR = "#1f6f8b", "#c8553d", "#e8e8e8", "#333333"
@@ -28,10 +28,12 @@ def plot_learning_curve(run_dir: Path) -> Path:
     Raises:
         StorageError: there is no finished episode to plot, or the picture cannot be written.
     """
-    lines = [line for line in read_lines(run_dir / FILE_NAME) if line["kind"] == "episode" and line["counts"]]
+    lines = [line for line in read_lines(run_dir / FILE_NAME) if line.get("kind") == "episode" and line["counts"]]
     if not lines:
         raise StorageError(
-            f"run {run_name(run_dir)!r} has no finished episode yet", reason=f"nothing in {run_dir / FILE_NAME}"
+            f"run {run_name(run_dir)!r} has no finished episode yet",
+            reason=f"nothing in {run_dir / FILE_NAME}",
+            command=f"robotsac learn --run {run_argument(run_dir)} --resume",
         )
     path = run_dir / PICTURE
     # matplotlib takes a second to import and belongs to the learn extra only.
@@ -44,7 +46,9 @@ def plot_learning_curve(run_dir: Path) -> Path:
     try:
         figure.savefig(path)
     except OSError as error:
-        raise StorageError(f"{path} cannot be written", reason=str(error)) from error
+        raise StorageError(
+            f"{path} cannot be written", reason=str(error), command=path_command(error, run_dir)
+        ) from error
     return path
 
 

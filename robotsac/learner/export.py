@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 import robotsac
 from robotsac.contract import Contract
-from robotsac.errors import RobotsacError
+from robotsac.errors import ANOTHER_RUN, RobotsacError
 from robotsac.learner.actor import Actor
 from robotsac.learner.networks import Normaliser
 from robotsac.learner.policy_head import squash
@@ -41,6 +41,8 @@ GOLDEN_ROWS = 8
 GOLDEN_SEED = 20180101
 PARITY_TOLERANCE = 1e-5
 """Largest difference between torch and onnxruntime on an action in [-1, 1]; float32 sums in another order."""
+_EXPORTER = f"torch {torch.__version__} and onnx {onnx.__version__}"
+_OTHER_EXPORTER = "pip install --upgrade 'robotsac[learn]'"
 
 
 class ExportError(RobotsacError):
@@ -119,7 +121,7 @@ class PolicyExporter:
             raise ExportError(
                 f"policy {version} is not finite after {updates} updates",
                 reason="training has diverged; the robots keep the last good policy",
-                command="robotsac learn --run ANOTHER_NAME --set learn.critic_lr=1e-4",
+                command=f"{ANOTHER_RUN} --set learn.critic_lr=1e-4",
             )
         info = BundleInfo(
             schema=BUNDLE_SCHEMA,
@@ -165,8 +167,8 @@ class PolicyExporter:
         if not worst <= PARITY_TOLERANCE:
             raise ExportError(
                 f"the exported policy {when} differs from torch's by {worst:.3g} > {PARITY_TOLERANCE:g}",
-                reason="initializers are not the tensors they are named after",
-                command="robotsac doctor",
+                reason=f"initializers are not the tensors they are named after, with {_EXPORTER}",
+                command=_OTHER_EXPORTER,
             )
 
 
@@ -223,9 +225,9 @@ def _initializers_by_name(model: onnx.ModelProto, policy: DeployedPolicy) -> dic
     stored = {initializer.name: initializer for initializer in model.graph.initializer}
     for name, tensor in policy.state_dict().items():
         if name not in stored or tuple(stored[name].dims) != tuple(tensor.shape):
-            raise ExportError(f"the exported graph has no initializer {name} of shape {tuple(tensor.shape)}")
+            raise _unexpected(f"has no initializer {name} of shape {tuple(tensor.shape)}")
         if stored[name].data_type != onnx.TensorProto.FLOAT:
-            raise ExportError(f"initializer {name} is not float32")
+            raise _unexpected(f"has an initializer {name} that is not float32")
         stored[name].ClearField("float_data")
     return {name: stored[name] for name in policy.state_dict()}
 
@@ -234,7 +236,13 @@ def _require_acceptable(model: onnx.ModelProto) -> None:
     onnx.checker.check_model(model)
     strange = sorted({node.op_type for node in model.graph.node} - ALLOWED_OPERATORS)
     if strange:
-        raise ExportError(f"the exported graph uses operators that no robot accepts: {', '.join(strange)}")
+        raise _unexpected(f"uses operators that no robot accepts: {', '.join(strange)}")
     opsets = [(opset.domain, opset.version) for opset in model.opset_import]
     if opsets != [("", ONNX_OPSET)]:
-        raise ExportError(f"the exported graph asks for {opsets} instead of opset {ONNX_OPSET}")
+        raise _unexpected(f"asks for {opsets} instead of opset {ONNX_OPSET}")
+
+
+def _unexpected(what: str) -> ExportError:
+    return ExportError(
+        f"the exported graph {what}", reason=f"{_EXPORTER} exports otherwise than expected", command=_OTHER_EXPORTER
+    )

@@ -27,7 +27,6 @@ from robotsac.policy.store import BundleStore
 from robotsac.shared import SharedBlock
 from robotsac.signals import obey_supervisor
 
-EXIT_FAILED = 3
 NS_PER_MS = 1_000_000
 # One commit takes what arrived meanwhile, but no more than this: the acknowledgement must not wait for a flood.
 MESSAGES_PER_COMMIT = 256
@@ -44,7 +43,7 @@ class IngestArgs:
         settings: ``[link]`` is used.
         run_dir: holds the replay log, the policies and the status files.
         run_id: told to the robots.
-        board_name: the ``LEARNER_FIELDS`` block, written by the trainer.
+        board_name: the ``LEARNER_FIELDS`` block.
     """
 
     settings: LearnerSettings
@@ -56,7 +55,10 @@ class IngestArgs:
 def ingest_main(args: IngestArgs) -> None:
     """Run until SIGTERM or until the supervisor is gone; the target of the ingest process.
 
-    What makes going on pointless (port in use, disk full) is left in ``ingest-error.json``; then it exits with 3.
+    What makes going on pointless (port in use, disk full) is left in ``ingest-error.json``, where the disk takes it.
+
+    Raises:
+        SystemExit: with the error's exit code, after an error that was raised on purpose.
     """
     parent, told = os.getppid(), obey_supervisor()
     (args.run_dir / INGEST_ERROR_FILE).unlink(missing_ok=True)
@@ -64,7 +66,7 @@ def ingest_main(args: IngestArgs) -> None:
         ingest(args, lambda: told.count > 0 or os.getppid() != parent)
     except RobotsacError as error:
         write_child_error(args.run_dir / INGEST_ERROR_FILE, error)
-        raise SystemExit(EXIT_FAILED) from error
+        raise SystemExit(error.exit_code) from error
 
 
 def ingest(args: IngestArgs, stopping: Callable[[], bool]) -> None:
@@ -82,6 +84,8 @@ def ingest(args: IngestArgs, stopping: Callable[[], bool]) -> None:
             end = LearnerEnd(log, link, args.run_id, shelf, socket, MonotonicClock())
             status = _Status(args.run_dir / INGEST_STATUS_FILE, end, socket)
             while not stopping():
+                # In memory, not on disk: a full disk must not look like a hang.
+                board["ingest_beat_ns"] = time.monotonic_ns()
                 end.progress = _progress(board)
                 _receive(end, socket)
                 end.commit()

@@ -6,15 +6,17 @@ the update it stands at, so that a resumed run can take back what came after its
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
-from robotsac.errors import StorageError
+from robotsac.errors import StorageError, path_command
 from robotsac.learner.assembler import Episode
 
 FILE_NAME = "metrics.jsonl"
@@ -26,9 +28,17 @@ RECENT_EPISODES = 20
 class EventWriter(Protocol):
     """The part of TensorBoard's SummaryWriter that is used."""
 
-    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
+    def add_scalar(self, tag: str, scalar_value: float, global_step: int) -> None:
+        """Queue one point of the curve ``tag``; ``global_step`` is its place on the x axis."""
+        ...
+
+    def flush(self) -> None:
+        """Wait until all that is queued is written. Raises OSError."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left and close. Raises OSError."""
+        ...
 
 
 class Recent:
@@ -42,7 +52,7 @@ class Recent:
         """Take one more finished episode into account."""
         self.episodes += 1
         if episode.counts:
-            self._last.append((episode.success, episode.return_))
+            self._last.append((episode.success, episode.return_ if math.isfinite(episode.return_) else 0.0))
 
     @property
     def success_rate(self) -> float:
@@ -51,7 +61,7 @@ class Recent:
 
     @property
     def mean_return(self) -> float:
-        """Undiscounted; 0 before the first episode."""
+        """Undiscounted; 0 before the first episode. A return that is no number counts as 0."""
         return sum(value for _, value in self._last) / len(self._last) if self._last else 0.0
 
 
@@ -76,24 +86,21 @@ class Metrics:
         Raises:
             StorageError: the disk refused.
         """
-        try:
+        with self._errors():
             _rewind(self._path, row, updates)
             self._file = self._path.open("ab")
-        except OSError as error:
-            raise StorageError(f"{self._path} cannot be written", reason=str(error)) from error
-        self._events = _event_writer(self._run_dir / TENSORBOARD_FOLDER, updates)
+            self._events = _event_writer(self._run_dir / TENSORBOARD_FOLDER, updates)
 
     def close(self) -> None:
-        """Write out and close; idempotent."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        """Close the files; what :meth:`flush` has not handed over may be lost. Idempotent, never raises."""
+        for part in (self._file, self._events):
+            if part is not None:
+                with contextlib.suppress(OSError):
+                    part.close()
+        self._file = self._events = None
 
     def episode(self, episode: Episode, row: int, updates: int) -> None:
-        """Note one finished episode."""
+        """Note one finished episode. Raises StorageError."""
         robot_time_s = episode.env_steps / self._control_rate_hz
         self._write(
             {
@@ -114,32 +121,45 @@ class Metrics:
                 "policy_version": episode.policy_version,
             }
         )
-        if self._events is not None and episode.counts:
-            self._events.add_scalar("episode/return", episode.return_, episode.env_steps)
-            self._events.add_scalar("episode/success", float(episode.success), episode.env_steps)
-            self._events.add_scalar("episode/steps", episode.steps, episode.env_steps)
+        if episode.counts:
+            points = {"return": episode.return_, "success": float(episode.success), "steps": episode.steps}
+            self._plot("episode", points, episode.env_steps)
 
     def train(self, row: int, updates: int, values: Mapping[str, float]) -> None:
-        """Note the state of training; ``values`` by name."""
+        """Note the state of training; ``values`` by name. Raises StorageError."""
         self._write({"kind": "train", "row": row, "updates": updates, **values})
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(f"train/{name}", value, updates)
+        self._plot("train", values, updates)
 
     def flush(self) -> None:
-        """Hand everything to the operating system."""
-        if self._file is not None:
-            self._file.flush()
-        if self._events is not None:
-            self._events.flush()
+        """Hand everything to the operating system. Raises StorageError: only here a full disk is sure to be noticed."""
+        with self._errors():
+            if self._file is not None:
+                self._file.flush()
+            if self._events is not None:
+                self._events.flush()
 
     def _write(self, line: dict[str, Any]) -> None:
         if self._file is None:
             raise StorageError(f"{self._path} is not open")
-        try:
+        with self._errors():
             self._file.write(msgspec.json.encode(line) + b"\n")
+
+    def _plot(self, group: str, values: Mapping[str, float], step: int) -> None:
+        if self._events is not None:
+            with self._errors():
+                for name, value in values.items():
+                    self._events.add_scalar(f"{group}/{name}", value, step)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
-            raise StorageError(f"{self._path} cannot be written", reason=str(error)) from error
+            raise StorageError(
+                f"metrics in {self._run_dir} cannot be written",
+                reason=str(error),
+                command=path_command(error, self._run_dir),
+            ) from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

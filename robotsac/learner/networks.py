@@ -1,9 +1,10 @@
-"""What actor and critic are built from: normaliser, activations, seeded initial weights."""
+"""What actor and critic are built from: their common shape, normaliser, activations, seeded initial weights."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -12,11 +13,29 @@ from torch.nn import functional
 
 Activation = Callable[[Tensor], Tensor]
 
-ACTIVATIONS: dict[Literal["relu", "silu", "tanh"], Activation] = {
+ActivationName = Literal["relu", "silu", "tanh"]
+
+ACTIVATIONS: dict[ActivationName, Activation] = {
     "relu": functional.relu,
     "silu": functional.silu,
     "tanh": torch.tanh,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What actor and critics have in common.
+
+    Attributes:
+        obs_dim, act_dim: lengths of observation and action.
+        hidden: widths of the hidden layers.
+        activation: behind each of them.
+    """
+
+    obs_dim: int
+    act_dim: int
+    hidden: tuple[int, ...]
+    activation: ActivationName
 
 
 class Normaliser(nn.Module):

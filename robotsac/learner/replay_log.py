@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 
 from robotsac.contract import Contract
-from robotsac.errors import LinkError, StorageError
+from robotsac.errors import ANOTHER_RUN, LinkError, StorageError
 from robotsac.learner.replay_tables import (
     APPLICATION_ID,
     SCHEMA_VERSION,
@@ -30,6 +30,7 @@ from robotsac.learner.replay_tables import (
     layout,
 )
 from robotsac.records import Records, record_dtype
+from robotsac.sqlite_file import SqliteFile, transaction
 
 FILE_NAME = "replay.db"
 BUSY_TIMEOUT_S = 5.0
@@ -56,6 +57,7 @@ class ReplayLog:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self.path = path
         self._read_only = read_only
+        self._file = SqliteFile("replay log", path, ANOTHER_RUN)
         self._connection: sqlite3.Connection | None = None
         self._contract: Contract | None = None
 
@@ -70,7 +72,7 @@ class ReplayLog:
         # A reader asks for rw and query_only instead of ro: after a killed writer somebody must be able to recover the
         # WAL, and a strictly read-only connection cannot.
         mode = "rw" if self._read_only else "rwc"
-        with self._storage_errors("opened"):
+        with self._file.errors("opened"):
             connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode={mode}", uri=True, isolation_level=None, timeout=BUSY_TIMEOUT_S
             )
@@ -80,7 +82,7 @@ class ReplayLog:
                     connection.execute("PRAGMA query_only = ON")
                 elif is_empty(connection):
                     connection.execute("PRAGMA journal_mode = WAL")
-                    with self._transaction("set up"):
+                    with transaction(connection):
                         create_tables(connection)
                 self._require_schema(connection)
                 connection.execute("PRAGMA synchronous = FULL")
@@ -109,7 +111,8 @@ class ReplayLog:
             LinkError: the log belongs to another contract; names the difference.
             StorageError: the disk refused.
         """
-        with self._transaction("bound to a contract") as connection:
+        connection = self._open_connection
+        with self._file.errors("bound to a contract"), transaction(connection):
             bound = self.contract()
             if bound is None:
                 rows = [("contract", contract.to_json()), ("layout", layout(contract))]
@@ -118,7 +121,7 @@ class ReplayLog:
                 raise LinkError(
                     "this run's records are of another robot or task",
                     reason=f"log against robot: {difference}",
-                    command="robotsac learn --run ANOTHER_NAME",
+                    command=ANOTHER_RUN,
                 )
 
     def contract(self) -> Contract | None:
@@ -128,18 +131,21 @@ class ReplayLog:
             StorageError: what is stored is not a contract, or its records have another layout than this software's.
         """
         if self._contract is None:
-            with self._storage_errors("read"):
+            with self._file.errors("read"):
                 meta = dict(self._open_connection.execute("SELECT key, value FROM meta").fetchall())
             if "contract" not in meta:
                 return None
             try:
                 contract = Contract.from_json(meta["contract"])
             except ValueError as error:
-                raise StorageError(f"replay log {self.path} holds no valid contract", reason=str(error)) from error
+                raise StorageError(
+                    f"replay log {self.path} holds no valid contract", reason=str(error), command=ANOTHER_RUN
+                ) from error
             if meta.get("layout") != layout(contract):
                 raise StorageError(
                     f"replay log {self.path} was written with another record layout",
                     reason="made by another version of robotsac",
+                    command=ANOTHER_RUN,
                 )
             self._contract = contract
         return self._contract
@@ -169,26 +175,19 @@ class ReplayLog:
         """
         for _, _, records in batches:
             self._require_valid(records)
-        with self._transaction("written") as connection:
+        connection = self._open_connection
+        with self._file.errors("written"), transaction(connection):
             return [append_new(connection, robot, boot, records) for robot, boot, records in batches]
-
-    def durable(self, robot: str, boot: str) -> int | None:
-        """Highest stored ``seq`` of a boot, ``None`` when the boot is unknown."""
-        return self.durable_all(robot).get(boot)
 
     def durable_all(self, robot: str) -> dict[str, int]:
         """Highest stored ``seq`` of each boot of a robot."""
-        with self._storage_errors("read"):
+        with self._file.errors("read"):
             rows = self._open_connection.execute("SELECT boot, durable FROM boots WHERE robot = ?", (robot,))
             return {boot: int(durable) for boot, durable in rows}
 
-    def gaps(self) -> int:
-        """How many runs of missing numbers lie between stored records. No transition crosses one."""
-        return self.counts()["gaps"]
-
     def counts(self) -> dict[str, int]:
-        """Totals: ``records``, ``batches``, ``gaps``."""
-        with self._storage_errors("read"):
+        """Totals: ``records``, ``batches``, ``gaps`` (runs of missing numbers between stored records)."""
+        with self._file.errors("read"):
             row = self._open_connection.execute(
                 "SELECT (SELECT COALESCE(SUM(records), 0) FROM boots),"
                 " (SELECT COALESCE(MAX(row), 0) FROM batches), (SELECT COUNT(*) FROM gaps)"
@@ -205,7 +204,7 @@ class ReplayLog:
         if contract is None:
             return []
         dtype = record_dtype(contract.obs_dim, contract.act_dim)
-        with self._storage_errors("read"):
+        with self._file.errors("read"):
             rows = self._open_connection.execute(
                 "SELECT row, robot, boot, count, crc, records FROM batches WHERE row > ? ORDER BY row LIMIT ?",
                 (row, limit_rows),
@@ -222,7 +221,11 @@ class ReplayLog:
         self, dtype: np.dtype[np.void], row: int, robot: str, boot: str, count: int, crc: int, blob: bytes
     ) -> LoggedBatch:
         if len(blob) != count * dtype.itemsize or zlib.crc32(blob) != crc:
-            raise StorageError(f"replay log {self.path}: batch {row} is damaged", reason="size or checksum differs")
+            raise StorageError(
+                f"replay log {self.path}: batch {row} is damaged",
+                reason="size or checksum differs",
+                command=ANOTHER_RUN,
+            )
         return LoggedBatch(row, robot, boot, np.frombuffer(blob, dtype))
 
     def _require_valid(self, records: Records) -> None:
@@ -241,27 +244,5 @@ class ReplayLog:
             raise StorageError(
                 f"{self.path} is not a replay log of schema {SCHEMA_VERSION}",
                 reason=f"application id 0x{application:08x}, schema {version}",
+                command=ANOTHER_RUN,
             )
-
-    @contextlib.contextmanager
-    def _transaction(self, what: str) -> Iterator[sqlite3.Connection]:
-        connection = self._open_connection
-        with self._storage_errors(what):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                # SQLite has rolled back by itself after some errors, such as a full disk.
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    @contextlib.contextmanager
-    def _storage_errors(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(
-                f"replay log {self.path} cannot be {what}", reason=str(error), command=f"df -h {self.path.parent}"
-            ) from error

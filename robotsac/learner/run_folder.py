@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import platform
 import secrets
-import time
+import shlex
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -18,9 +17,10 @@ import msgspec
 
 import robotsac
 from robotsac.config.schema import LearnerSettings
-from robotsac.errors import ConfigError, StorageError
+from robotsac.errors import ANOTHER_RUN, ConfigError, StorageError, path_command
 from robotsac.learner.replay_log import FILE_NAME as REPLAY_FILE
 from robotsac.learner.resume_rules import differences
+from robotsac.lock import FileLock
 
 RUN_FILE = "run.json"
 SETTINGS_FILE = "learner-settings.json"
@@ -72,13 +72,14 @@ def open_run(settings: LearnerSettings, run_dir: Path, *, resume: bool) -> RunIn
             )
         info = RunInfo(SCHEMA, f"{name}-{secrets.token_hex(4)}", digest(settings), _learn(settings), versions())
         write_json(run_dir / RUN_FILE, info)
+        _make_durable(run_dir / RUN_FILE)
     else:
         info = _read_run(run_dir)
         if found := differences(info.learn, settings.learn):
             raise ConfigError(
                 f"run {name!r} cannot be resumed with other settings",
                 reason="; ".join(found),
-                command="robotsac learn --run ANOTHER_NAME",
+                command=ANOTHER_RUN,
             )
     write_json(run_dir / SETTINGS_FILE, settings.model_dump(mode="json"))
     return info
@@ -96,7 +97,7 @@ def run_name(run_dir: Path) -> str:
 
 def run_argument(run_dir: Path) -> str:
     """What to type after ``--run``: the name of a folder below ``runs/``, else the path."""
-    return run_dir.name if run_dir.parent == Path("runs") else str(run_dir)
+    return shlex.quote(run_dir.name if run_dir.parent == Path("runs") else str(run_dir))
 
 
 def digest(settings: LearnerSettings) -> str:
@@ -106,30 +107,29 @@ def digest(settings: LearnerSettings) -> str:
 
 @contextlib.contextmanager
 def locked(path: Path, what: str, wait_s: float = 0.0) -> Iterator[None]:
-    """Hold an exclusive lock on ``path``; the kernel lets go of it however the process ends.
+    """Only one ``what`` at a time: hold the lock file ``path`` of a run folder in a ``with`` block.
 
     Raises:
         ConfigError: another process holds it and does not let go within ``wait_s``.
         StorageError: the file cannot be made.
     """
+    lock = FileLock(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        free = lock.acquire(wait_s)
     except OSError as error:
-        raise StorageError(f"run folder {path.parent} cannot be written", reason=str(error)) from error
+        raise StorageError(
+            f"run folder {path.parent} cannot be written", reason=str(error), command=path_command(error, path.parent)
+        ) from error
+    if not free:
+        raise ConfigError(
+            f"a {what} is at work on run {run_name(path.parent)!r} already",
+            reason=f"process {lock.holder()} holds {path}",
+            command=ANOTHER_RUN,
+        )
     try:
-        deadline = time.monotonic() + wait_s
-        while not _try_lock(fd):
-            if time.monotonic() >= deadline:
-                raise ConfigError(
-                    f"a {what} is at work on run {run_name(path.parent)!r} already",
-                    reason=f"another process holds {path}",
-                    command="robotsac learn --run ANOTHER_NAME",
-                )
-            time.sleep(0.05)
         yield
     finally:
-        os.close(fd)
+        lock.release()
 
 
 def write_json(path: Path, value: object) -> None:
@@ -143,7 +143,11 @@ def write_json(path: Path, value: object) -> None:
         temporary.write_bytes(msgspec.json.encode(value))
         temporary.replace(path)
     except OSError as error:
-        raise StorageError(f"{path} cannot be written", reason=str(error), command=f"df -h {path.parent}") from error
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise StorageError(
+            f"{path} cannot be written", reason=str(error), command=path_command(error, path.parent)
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -173,17 +177,28 @@ def _read_run(run_dir: Path) -> RunInfo:
             command=f"robotsac learn --run {run_argument(run_dir)}",
         ) from error
     if info.schema != SCHEMA:
-        raise ConfigError(f"run {run_name(run_dir)!r} has schema {info.schema}, this software reads {SCHEMA}")
+        raise ConfigError(
+            f"run {run_name(run_dir)!r} has schema {info.schema}, this software reads {SCHEMA}",
+            reason="it was made by another version of robotsac",
+            command=ANOTHER_RUN,
+        )
     return info
+
+
+def _make_durable(path: Path) -> None:
+    """Without this file, records that survive a power cut could not be resumed with: it has to survive it too."""
+    try:
+        for place in (path, path.parent, path.parent.parent):
+            fd = os.open(place, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written", reason=str(error), command=path_command(error, path.parent)
+        ) from error
 
 
 def _learn(settings: LearnerSettings) -> dict[str, Any]:
     return settings.learn.model_dump(mode="json")
-
-
-def _try_lock(fd: int) -> bool:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -23,7 +23,7 @@ from robotsac.errors import ConfigError
 from robotsac.learner.actor import Actor
 from robotsac.learner.actor_loss import actor_loss
 from robotsac.learner.critic import Critic, bellman_target, critic_loss, move_target
-from robotsac.learner.networks import Normaliser
+from robotsac.learner.networks import Normaliser, Shape
 from robotsac.learner.policy_head import sample
 from robotsac.learner.replay import Batch
 from robotsac.learner.target_entropy import check_feasible, target_entropy
@@ -81,13 +81,9 @@ class SacState:
         check_feasible(learn, act_dim)
         _check_shape(learn, control_rate_hz)
         seeded = torch.Generator().manual_seed(learn.seed)
-        actor = Actor(
-            obs_dim, act_dim, learn.hidden, learn.activation, learn.log_std_min, learn.log_std_max, seeded
-        ).to(device)
-        critic, target = (
-            Critic(obs_dim, act_dim, learn.hidden, learn.activation, learn.critics, learn.critic_layer_norm, seeded)
-            for _ in range(2)
-        )
+        shape = Shape(obs_dim, act_dim, learn.hidden, learn.activation)
+        actor = Actor(shape, learn.log_std_min, learn.log_std_max, seeded).to(device)
+        critic, target = (Critic(shape, learn.critics, learn.critic_layer_norm, seeded) for _ in range(2))
         target.load_state_dict(critic.state_dict())
         critic, target = critic.to(device), target.to(device).requires_grad_(False)
         log_alpha = torch.tensor(learn.temperature_init, device=device).log().requires_grad_()
@@ -173,7 +169,9 @@ def _check_shape(learn: LearnConfig, control_rate_hz: int) -> None:
         )
     if any(width < 1 for width in learn.hidden):
         raise ConfigError(
-            f"learn.hidden {learn.hidden} has a layer without units", command="--set learn.hidden=[256,256]"
+            f"learn.hidden {learn.hidden} has a layer without units",
+            reason="the width of a layer is 1 or more",
+            command="robotsac learn --set learn.hidden=[256,256]",
         )
 
 

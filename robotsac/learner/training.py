@@ -14,7 +14,7 @@ from torch import Tensor
 
 from robotsac.config.schema import LearnerSettings
 from robotsac.contract import Contract
-from robotsac.errors import CheckpointError
+from robotsac.errors import ANOTHER_RUN, CheckpointError
 from robotsac.learner.board import TrainerState
 from robotsac.learner.checkpoint import SCHEMA, CheckpointFolder, Manifest, learning_tensors, require_same_run, restore
 from robotsac.learner.export import PolicyExporter, software_versions
@@ -104,6 +104,7 @@ class Training:
                 f"the replay log gives {learning.replay.total} transitions up to row {manifest.replay_row}, "
                 f"the checkpoint had {manifest.transitions}",
                 reason=f"{self._log.path.name} is not the log that this run was trained on",
+                command=ANOTHER_RUN,
             )
         self.policy_version = max(self.policy_version, manifest.policy_version)
         self._wall_before_s = manifest.wall_s
@@ -156,6 +157,7 @@ class Training:
                 raise CheckpointError(
                     f"the replay log ends at row {learning.row}, the checkpoint was made at row {row}",
                     reason=f"{self._log.path.name} is not the log that this run was trained on",
+                    command=ANOTHER_RUN,
                 )
             for _, episode in learning.absorb(batches):
                 self._recent.add(episode)

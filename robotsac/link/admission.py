@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from robotsac.contract import Contract
-from robotsac.errors import LinkError
+from robotsac.errors import ANOTHER_RUN, LinkError
 from robotsac.link import messages as m
 from robotsac.link.peers import Robots
 from robotsac.link.ports import ReplayPort
@@ -55,7 +55,7 @@ def _crowd(hello: m.Hello, robots: Robots, robots_max: int, now_ns: int) -> Refu
         error = LinkError(
             f"two collectors named {hello.robot}",
             reason=f"another one of that name has been connected for {since_s} s and is alive",
-            command="robotsac collect --set robot.name=ANOTHER_NAME",
+            command=f"--set robot.name={hello.robot}-2",
         )
         return Refusal("name in use", True, error)
     others = [robot for robot in robots.alive(now_ns) if robot.name != hello.robot]
@@ -73,9 +73,9 @@ def _contract(hello: m.Hello, log: ReplayPort) -> Refusal | None:
     try:
         theirs = Contract.from_json(hello.contract)
     except ValueError as unreadable:
-        return Refusal("malformed contract", False, LinkError("the contract cannot be read", reason=str(unreadable)))
+        return Refusal("malformed contract", False, _malformed("cannot be read", str(unreadable)))
     if theirs.digest() != hello.contract_digest:
-        return Refusal("malformed contract", False, LinkError("the contract is not the one its digest names"))
+        return Refusal("malformed contract", False, _malformed("is not the one its digest names", "sha256 differs"))
     run = log.contract()
     if run is None:
         log.bind(theirs)
@@ -83,7 +83,15 @@ def _contract(hello: m.Hello, log: ReplayPort) -> Refusal | None:
         error = LinkError(
             "this run learns for another robot or task",
             reason=f"run against robot: {difference}",
-            command="robotsac learn --run ANOTHER_NAME",
+            command=ANOTHER_RUN,
         )
         return Refusal("other contract", False, error)
     return None
+
+
+def _malformed(what: str, why: str) -> LinkError:
+    return LinkError(
+        f"the contract {what}",
+        reason=f"learner and robot may run different versions: {why}",
+        command="robotsac --version",
+    )

@@ -106,8 +106,8 @@ class Welcome(Base, frozen=True, tag="welcome"):
 
     attempt: Count
     run_id: Words
-    durable: dict[str, SeqOrNone]
-    refused: dict[str, Words]
+    durable: Annotated[dict[Name, SeqOrNone], Meta(max_length=BOOTS_MAX + 1)]
+    refused: Annotated[dict[Name, Words], Meta(max_length=BOOTS_MAX + 1)]
     credit: Annotated[int, Meta(ge=-1, le=SEQ_MAX)]
     block_max_bytes: Annotated[int, Meta(ge=1)]
     policy: PolicyNotice | None

@@ -89,7 +89,6 @@ class PolicyFetch:
         self._chunk_max = min(CHUNK_BYTES, config.message_max_bytes)
         self._resend_ns = int(config.resend_ms * NS_PER_MS)
         self._download: _Download | None = None
-        self._have = ""
         self._retry_ns = 0
         self._refused_sha256 = ""
         self.refusals: list[tuple[int, str]] = []
@@ -141,15 +140,16 @@ class PolicyFetch:
         notice, data = download.notice, bytes(download.data)
         self._download = None
         if len(data) != notice.size or sha256(data) != notice.sha256:
-            self._retry_ns = now_ns + RETRY_NS
-            self.refusals.append((notice.version, "size or sha256 is not what was announced"))
+            why = "size or sha256 is not what was announced"
+            self._give_up(why, now_ns)
+            self.refusals.append((notice.version, why))
             return
         try:
             self._folder.publish(data, notice.version)
         except StorageError as error:
             self._give_up(str(error), now_ns)
             return
-        self._have, self.failure = notice.sha256, ""
+        self.failure = ""
 
     def _give_up(self, why: str, now_ns: int) -> None:
         self.failure = why
@@ -161,6 +161,6 @@ class PolicyFetch:
         self.refusals.append((notice.version, why))
 
     def _has(self, notice: PolicyNotice) -> bool:
-        if not self._have and (entry := self._folder.latest()):
-            self._have = entry.sha256
-        return self._have == notice.sha256
+        # Asked anew each time: when the robot joins another run, what it had is no longer its latest.
+        entry = self._folder.latest()
+        return entry is not None and entry.sha256 == notice.sha256

@@ -12,6 +12,7 @@ from typing import Any
 
 from robotsac.clock import Clock
 from robotsac.config.schema import LinkConfig
+from robotsac.errors import ANOTHER_RUN
 from robotsac.link import messages as m
 from robotsac.link.outbox import NS_PER_MS, Outbox
 from robotsac.link.policy_fetch import PolicyFetch
@@ -119,6 +120,7 @@ class RobotEnd:
             "resends": self._outbox.resends,
             "rejected": dict(self.rejected),
             "refused_boots": self._outbox.refused,
+            "policy_failure": self._fetch.failure,
         }
 
     def receive(self, frames: list[bytes]) -> None:
@@ -218,7 +220,7 @@ class RobotEnd:
         self._change(LinkState.UP, f"welcome to run {message.run_id} at {self._config.address}")
         self.down_since_ns = 0
         for boot, why in message.refused.items():
-            self.notice = Notice(f"records of boot {boot} stay in the spool", why, "robotsac learn --run ANOTHER_NAME")
+            self.notice = Notice(f"records of boot {boot} stay in the spool", why, ANOTHER_RUN)
 
     def _from_learner(self, message: m.FromLearner, block: bytes) -> None:
         now_ns = self._clock.now_ns()

@@ -20,9 +20,10 @@ from robotsac.link.messages import FRAMES_MAX
 
 RECONNECT_MS, RECONNECT_MAX_MS = 100, 2000
 HANDSHAKE_MS = 2000
-CLOSE_LINGER_MS = 200
 # Messages ZeroMQ may hold per peer and direction; the window bounds what is on its way, this bounds a flood.
 QUEUE_MESSAGES = 1000
+# More than the monitor holds, so that one look empties it; a bound, because a flood goes on meanwhile.
+EVENTS_PER_ROUND = 4000
 KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_COUNT = 10, 5, 3
 IPC_PATH_MAX = 100
 
@@ -50,8 +51,8 @@ def endpoint(address: str) -> str:
         raise LinkError(
             f"link.address {address} is refused",
             reason="the link is not encrypted yet (no CURVE), so only tcp://127.0.0.1:PORT, tcp://localhost:PORT, "
-            "tcp://[::1]:PORT and ipc://PATH are taken",
-            command="--set link.address=tcp://127.0.0.1:5757 (and an ssh tunnel between the hosts)",
+            "tcp://[::1]:PORT with a PORT of 1 to 65535, and ipc://PATH are taken; an ssh tunnel leads to another host",
+            command="--set link.address=tcp://127.0.0.1:5757",
         )
     # A name could resolve to another address than the one the other end means.
     return address.replace("localhost", "127.0.0.1")
@@ -69,7 +70,8 @@ class LinkSocket:
         self._monitor = self.socket.get_monitor_socket(sum(_EVENTS))
 
     def wait(self, timeout_ms: int) -> bool:
-        """Whether something can be received, waiting at most ``timeout_ms``."""
+        """Whether something can be received, waiting at most ``timeout_ms``. Call it often: it reads the monitor."""
+        self.count_events()
         return bool(self.socket.poll(timeout_ms, zmq.POLLIN))
 
     def receive_frames(self, frames_max: int) -> list[bytes] | None:
@@ -86,8 +88,14 @@ class LinkSocket:
         return frames
 
     def count_events(self) -> None:
-        """Bring :attr:`events` up to date: connections made, lost, and refused for what they sent."""
-        while self._monitor.poll(0):
+        """Bring :attr:`events` up to date: connections made, lost, and refused for what they sent.
+
+        Once some 2000 of them (``QUEUE_MESSAGES`` on either side) wait to be read, ZeroMQ's own thread waits too, for
+        ever, and so does :meth:`close`. A tunnel whose far end is not there makes that many in half an hour.
+        """
+        for _ in range(EVENTS_PER_ROUND):
+            if not self._monitor.poll(0):
+                return
             event = zmq.Event(recv_monitor_message(self._monitor, zmq.NOBLOCK)["event"])
             if event in _EVENTS:
                 self.events[_EVENTS[event]] += 1
@@ -95,6 +103,7 @@ class LinkSocket:
     def close(self) -> None:
         """Close at once, dropping what was not sent; idempotent."""
         if not self.socket.closed:
+            self.count_events()
             self.socket.disable_monitor()
             # The pair socket at our end stays open otherwise, and an open socket keeps term() waiting for ever.
             self._monitor.close(linger=0)
@@ -148,7 +157,9 @@ class LearnerSocket(LinkSocket):
             if error.errno == errno.EADDRINUSE:
                 raise _in_use(config.address) from error
             raise LinkError(
-                f"{config.address} cannot be bound", reason=str(error), command="--set link.address=…"
+                f"{config.address} cannot be bound",
+                reason=str(error),
+                command="--set link.address=tcp://127.0.0.1:5758",
             ) from error
 
     def send(self, peer: bytes, frames: list[bytes]) -> bool:

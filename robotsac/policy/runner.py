@@ -53,12 +53,26 @@ class Policy:
 
     def action(self, obs: NDArray[np.float32], noise: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Action (act_dim,), a fresh array, for an observation (obs_dim,); without ``noise`` (noise_dim,) the
-        deterministic one. Raises ValueError for another length."""
-        self._buffers["obs"][0] = obs
-        self._buffers["noise"][0] = 0.0 if noise is None else noise
+        deterministic one.
+
+        Raises:
+            ValueError: another shape.
+        """
+        self._fill("obs", obs)
+        if noise is None:
+            self._buffers["noise"][:] = 0.0
+        else:
+            self._fill("noise", noise)
         self._session.run_with_iobinding(self._binding)
         action: NDArray[np.float32] = self._buffers["action"][0].copy()
         return action
+
+    def _fill(self, name: str, values: NDArray[np.float32]) -> None:
+        """Into the bound input; without the check numpy would repeat one number to fill it."""
+        row = self._buffers[name][0]
+        if values.shape != row.shape:
+            raise ValueError(f"{name} has shape {values.shape}, policy v{self.version} takes {row.shape}")
+        row[:] = values
 
 
 def _first_line(error: Exception) -> str:

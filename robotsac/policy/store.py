@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from pathlib import Path
 
 import msgspec
 
-from robotsac.errors import StorageError
+from robotsac.errors import StorageError, path_command
 
 LATEST = "latest.json"
 RUN = "run.txt"
@@ -58,7 +59,11 @@ class BundleStore:
                 if old.name != entry.file:
                     old.unlink(missing_ok=True)
         except OSError as error:
-            raise StorageError(f"policy {version} could not be written to {self.folder}", reason=str(error)) from error
+            raise StorageError(
+                f"policy {version} could not be written to {self.folder}",
+                reason=str(error),
+                command=path_command(error, self.folder),
+            ) from error
         return entry
 
     def begin_run(self, run_id: str) -> None:
@@ -76,7 +81,9 @@ class BundleStore:
             (self.folder / LATEST).unlink(missing_ok=True)
             _write_atomically(marker, run_id.encode())
         except OSError as error:
-            raise StorageError(f"{self.folder} cannot be written", reason=str(error)) from error
+            raise StorageError(
+                f"{self.folder} cannot be written", reason=str(error), command=path_command(error, self.folder)
+            ) from error
         self._latest, self._seen_mtime_ns = None, -1
 
     def latest(self) -> BundleEntry | None:
@@ -100,9 +107,15 @@ class BundleStore:
         try:
             data = path.read_bytes()
         except OSError as error:
-            raise StorageError(f"policy file {path} cannot be read", reason=str(error)) from error
+            raise StorageError(
+                f"policy file {path} cannot be read", reason=str(error), command=path_command(error, path)
+            ) from error
         if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise StorageError(f"policy file {path} is not the file that was published", reason="sha256 differs")
+            raise StorageError(
+                f"policy file {path} is not the file that was published",
+                reason="sha256 differs",
+                command=f"sha256sum {shlex.quote(str(path))}",
+            )
         return data
 
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
+import shlex
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from robotsac.disk import MB
 from robotsac.errors import StorageError
+from robotsac.lock import FileLock
 from robotsac.spool.ballast import Ballast
-from robotsac.spool.tables import DiskFullError, in_words, set_up
+from robotsac.spool.tables import set_up
+from robotsac.sqlite_file import DiskFullError, SqliteFile, transaction
 
 BUSY_TIMEOUT_S = 2.0
-MB = 1_000_000
 
 Work = Callable[[sqlite3.Connection], None]
 
@@ -30,16 +32,16 @@ class Database:
     def __init__(self, path: Path, ballast_bytes: int) -> None:
         self.path = path
         self.ballast = Ballast(path.with_name(f"{path.name}.ballast"), ballast_bytes)
+        self._file = SqliteFile("spool", path, shlex.join(("mv", str(path), f"{path}.damaged")))
+        self._lock = FileLock(path.with_name(f"{path.name}.lock"))
         self._connection: sqlite3.Connection | None = None
-        self._lock_fd = -1
 
     def open(self) -> None:
         """Open or create. Raises StorageError: in use, disk full, read-only, damaged, or not a spool."""
         if self._connection is not None:
             return
         try:
-            with self.errors("opened"):
-                self._lock()
+            self._own()
             try:
                 self._connect()
             except DiskFullError:
@@ -55,9 +57,7 @@ class Database:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
-        if self._lock_fd >= 0:
-            os.close(self._lock_fd)
-            self._lock_fd = -1
+        self._lock.release()
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -79,21 +79,9 @@ class Database:
                 raise
             self._transact(work)
 
-    @contextlib.contextmanager
-    def errors(self, what: str) -> Iterator[None]:
-        """SQLite's and the disk's errors become StorageError: the file "cannot be ``what``"."""
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise in_words(error, self.path, what, self.free_bytes()) from error
-
-    def free_bytes(self) -> int:
-        """Free disk in the spool's folder; 0 when that cannot be told."""
-        try:
-            disk = os.statvfs(self.path.parent)
-        except OSError:
-            return 0
-        return disk.f_bavail * disk.f_frsize
+    def errors(self, done: str) -> AbstractContextManager[None]:
+        """SQLite's and the disk's errors in the ``with`` block become StorageError: the file "cannot be ``done``"."""
+        return self._file.errors(done)
 
     def used_bytes(self) -> int:
         """Pages of the file that hold something."""
@@ -104,16 +92,14 @@ class Database:
             )
         return (pages - free) * size
 
-    def _lock(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = self.path.with_name(f"{self.path.name}.lock")
-        self._lock_fd = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(
-                f"spool {self.path} is in use", reason="another collector has it open", command=f"fuser -v {lock}"
-            ) from None
+    def _own(self) -> None:
+        with self.errors("opened"):
+            if not self._lock.acquire():
+                raise StorageError(
+                    f"spool {self.path} is in use",
+                    reason=f"another collector has it open, process {self._lock.holder()}",
+                    command=shlex.join(("fuser", "-v", str(self._lock.path))),
+                )
 
     def _connect(self) -> None:
         with self.errors("opened"):
@@ -133,14 +119,5 @@ class Database:
 
     def _transact(self, work: Work) -> None:
         connection = self.connection
-        with self.errors("written"):
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                work(connection)
-                connection.execute("COMMIT")
-            except BaseException:
-                # SQLite rolls back by itself after some errors, such as a full disk.
-                if connection.in_transaction:
-                    with contextlib.suppress(sqlite3.Error):
-                        connection.execute("ROLLBACK")
-                raise
+        with self.errors("written"), transaction(connection):
+            work(connection)

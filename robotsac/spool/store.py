@@ -17,9 +17,10 @@ import numpy as np
 
 from robotsac.config.schema import SpoolConfig
 from robotsac.contract import Contract
+from robotsac.disk import MB, free_bytes, require_free
 from robotsac.errors import StorageError
 from robotsac.records import Records, record_dtype
-from robotsac.spool.database import MB, Database
+from robotsac.spool.database import Database
 from robotsac.spool.tables import (
     ROW_OVERHEAD_BYTES,
     BootInfo,
@@ -204,18 +205,15 @@ class Spool:
             StorageError: too little free disk, too many records waiting, or the ballast is used up; names folder,
                 MB and limit.
         """
-        folder, free_mb, limit_mb = self.path.parent, self._database.free_bytes() / MB, self._config.free_min_mb
-        why, command = "collection stops before the disk is full; what was taken so far is kept", f"df -h {folder}"
-        if free_mb < limit_mb:
-            raise StorageError(
-                f"disk of {folder}: {free_mb:.0f} MB free, limit {limit_mb:.0f} MB", reason=why, command=command
-            )
+        folder, needed_mb = self.path.parent, self._config.free_min_mb
+        why = "collection stops before the disk is full; what was taken so far is kept"
+        require_free(folder, needed_mb, why)
         if not self._restore_ballast():
             raise StorageError(
-                f"disk of {folder}: {free_mb:.0f} MB free, limit {limit_mb:.0f} MB and a reserve of "
-                f"{self._database.ballast.size / MB:.0f} MB",
+                f"disk of {folder}: {free_bytes(folder) / MB:.0f} MB free, {needed_mb:.0f} MB and a reserve of "
+                f"{self._database.ballast.size / MB:.0f} MB needed",
                 reason=why,
-                command=command,
+                command=f"df -h {folder}",
             )
         used_mb, size_max_mb = self._database.used_bytes() / MB, self._config.size_max_mb
         if used_mb > size_max_mb and any(info.acked > info.pruned for info in self.boots()):
@@ -249,7 +247,7 @@ class Spool:
         return {boot_id: _dtype(c).itemsize + ROW_OVERHEAD_BYTES for boot_id, c in self._boots().values()}
 
     def _restore_ballast(self) -> bool:
-        return self._database.ballast.restore(self._database.free_bytes(), int(self._config.free_min_mb * MB))
+        return self._database.ballast.restore(free_bytes(self.path.parent), int(self._config.free_min_mb * MB))
 
 
 def _dtype(contract: Contract) -> np.dtype[np.void]:

@@ -1,4 +1,4 @@
-"""The spool's tables, and what SQLite's errors mean in words."""
+"""The spool's tables, and the statements that change them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ APPLICATION_ID = 0x52535350  # "RSSP"
 SCHEMA_VERSION = 1
 # SQLite's own cost of a row (keys, index entry, page overhead), for turning bytes into rows.
 ROW_OVERHEAD_BYTES = 40
-# Below this much free disk an I/O error is taken for a full disk: shared memory and sync report it as one.
-FULL_BYTES = 1_000_000
 
 _TABLES = """
 BEGIN IMMEDIATE;
@@ -59,10 +57,6 @@ class BootInfo:
     def unacked(self) -> int:
         """Records that wait for a learner."""
         return self.committed - self.acked
-
-
-class DiskFullError(StorageError):
-    """The disk has no room for one more write."""
 
 
 def record_crc(record: bytes, seq: int) -> int:
@@ -123,24 +117,3 @@ def prune_acked(connection: sqlite3.Connection, row_bytes: dict[int, int], keep_
         ).rowcount
         connection.execute("UPDATE boots SET pruned = pruned + ? WHERE id = ?", (deleted, boot_id))
         excess -= deleted * row_bytes[boot_id]
-
-
-def in_words(error: sqlite3.Error | OSError, path: Path, what: str, free_bytes: int) -> StorageError:
-    """The error a user can act on: what could not be done, one reason, one command."""
-    code = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
-    text = str(error)
-    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and free_bytes < FULL_BYTES):
-        return DiskFullError(
-            f"spool {path} cannot be {what}: disk full, {free_bytes / 1e6:.1f} MB free in {path.parent}",
-            reason=text,
-            command=f"df -h {path.parent}",
-        )
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return StorageError(f"spool {path} is damaged", reason=text, command=f"mv {path} {path}.damaged")
-    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM) or isinstance(error, OSError):
-        return StorageError(
-            f"spool {path} cannot be {what}: folder {path.parent} does not allow it",
-            reason=text,
-            command=f"ls -ld {path.parent}",
-        )
-    return StorageError(f"spool {path} cannot be {what}", reason=text, command=f"df -h {path.parent}")

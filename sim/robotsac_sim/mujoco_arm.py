@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from robotsac.arm import ArmSpec, ArmState, JointState, LimitedTorque
 from robotsac.config.loading import validate
 from robotsac.config.schema import RobotConfig
-from robotsac.errors import ArmSetupError, ArmStateError
+from robotsac.errors import AGAIN, ArmSetupError, ArmStateError
 from robotsac_sim.plant import Plant, build_plant
 
 Vector = NDArray[np.float64]
@@ -39,14 +39,17 @@ class PlantClock:
         self._now_ns = plant.t_ns
 
     def now_ns(self) -> int:
+        """The plant's time, ns."""
         return self._now_ns
 
     def sleep_until(self, t_ns: int) -> None:
+        """Run the physics up to ``t_ns``."""
         if t_ns > self._now_ns:
             self._plant.advance_to(t_ns)
             self._now_ns = t_ns
 
     def idle(self) -> None:
+        """Let other processes of this computer run; the plant stands still."""
         time.sleep(IDLE_SLEEP_S)
 
 
@@ -74,13 +77,21 @@ class MujocoArm:
 
     @property
     def state(self) -> ArmState:
+        """Where in the lifecycle the arm is."""
         return self._state
 
     def connect(self) -> None:
+        """DISCONNECTED → IDLE. There is nothing to open. Raises ArmStateError."""
         self._require(ArmState.DISCONNECTED, "connect")
         self._state = ArmState.IDLE
 
     def energize(self) -> None:
+        """IDLE → ENERGIZED, with zero torque.
+
+        Raises:
+            ArmSetupError: a joint is outside its hard limits.
+            ArmStateError: not IDLE.
+        """
         self._require(ArmState.IDLE, "energize")
         q, spec = self._plant.q, self.spec
         outside = (q < spec.q_min - spec.hard_margin) | (q > spec.q_max + spec.hard_margin)
@@ -89,20 +100,22 @@ class MujocoArm:
             raise ArmSetupError(
                 f"joint {joint} ({spec.joint_names[joint]}): position {q[joint]:.3f} rad is outside "
                 f"[{spec.q_min[joint]:.3f}, {spec.q_max[joint]:.3f}] rad",
-                reason="torque is switched on only inside the limits",
-                command="move the arm inside its limits by hand",
+                reason="torque is switched on only inside the limits: move the arm there by hand",
+                command=AGAIN,
             )
         self._command = self._zero.copy()
         self._plant.set_torque(self._command)
         self._state = ArmState.ENERGIZED
 
     def exchange(self, torque: LimitedTorque) -> JointState:
+        """ENERGIZED: ``torque`` (n,), N·m, acts from now on; the state is of now, since no time passes. Raises ArmStateError."""
         self._require(ArmState.ENERGIZED, "exchange")
         self._command = np.array(torque, dtype=np.float64)
         self._plant.set_torque(self._command)
         return self._observe()
 
     def read(self) -> JointState:
+        """IDLE: the present state. Raises ArmStateError."""
         self._require(ArmState.IDLE, "read")
         return self._observe()
 
@@ -114,16 +127,19 @@ class MujocoArm:
         return self._observe()
 
     def stop(self) -> None:
+        """Any state: zero torque. Idempotent; never raises."""
         self._command = self._zero.copy()
         self._plant.set_torque(self._command)
         if self._state is ArmState.ENERGIZED:
             self._state = ArmState.IDLE
 
     def close(self) -> None:
+        """Any state → DISCONNECTED, through :meth:`stop`. Idempotent; never raises."""
         self.stop()
         self._state = ArmState.DISCONNECTED
 
     def torque_is_off(self) -> bool:
+        """Whether the plant is left to itself. Never raises."""
         return self._state is not ArmState.ENERGIZED
 
     def _observe(self) -> JointState:

@@ -205,7 +205,7 @@ def test_a_hardware_error_of_one_joint_is_a_fault_within_one_round(fault: Fault,
         for _ in range(3):
             rig.round()
     assert caught.value.joint == 1
-    assert "power-cycle" in caught.value.command
+    assert "power-cycle" in caught.value.reason
     rig.arm.stop()
     assert rig.arm.torque_is_off()
     with pytest.raises(JointFault, match=words):

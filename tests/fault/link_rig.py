@@ -16,35 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from link_world import ACT_DIM, DTYPE, OBS_DIM, a_contract
 
 from robotsac.actor.uplink import UPLINK_FIELDS, LinkPhase, UplinkArgs, uplink_main
 from robotsac.config.schema import LearnerSettings, LinkConfig, SpoolConfig
-from robotsac.contract import SCHEMA, Channel, Contract
 from robotsac.learner.board import LEARNER_FIELDS
 from robotsac.learner.ingest import IngestArgs, ingest_main
 from robotsac.learner.replay_log import ReplayLog
-from robotsac.records import Records, record_dtype
+from robotsac.records import Records
 from robotsac.shared import RecordRing, SharedBlock
 
 SPAWN = multiprocessing.get_context("spawn")
 PATIENCE_S = 120
-OBS_DIM, ACT_DIM = 3, 2
-DTYPE = record_dtype(OBS_DIM, ACT_DIM)
 RING = 512
-
-
-def a_contract(task: str = "reach") -> Contract:
-    return Contract(
-        schema=SCHEMA,
-        model_digest="0" * 64,
-        task=task,
-        task_digest="1" * 64,
-        joint_names=("shoulder", "elbow"),
-        control_rate_hz=50,
-        history_steps=0,
-        observation=(Channel("q", OBS_DIM, "rad", (1.0,) * OBS_DIM),),
-        action=(Channel("tau", ACT_DIM, "N·m", (1.0, 1.0)),),
-    )
 
 
 def a_record(seq: int) -> np.void:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import zmq
 from link_rig import RING, Learner, Robot, read_json, until
+from small_disk import fill, small_disk
 
 from robotsac.actor.uplink import LinkPhase, UplinkError
 from robotsac.config.schema import LinkConfig, SpoolConfig
@@ -205,7 +206,7 @@ def test_a_port_in_use_ends_ingest_with_words(tmp_path: Path, learner: Learner) 
     until(lambda: learner.status())
     second = Learner(tmp_path / "second", learner.link)
     second.process.join(60)
-    assert second.process.exitcode == 3
+    assert second.process.exitcode == 5
     error = read_json(second.folder / "ingest-error.json")
     assert error["message"] == f"{learner.link.address} is in use"
     assert error["command"].startswith("ss -ltnp")
@@ -256,13 +257,13 @@ def test_an_uplink_whose_supervisor_was_killed_stores_the_ring_and_ends(tmp_path
             print(robot.process.pid, robot.pushed, flush=True)
             time.sleep(600)
     """
-    script = tmp_path / "supervisor.py"
+    here, script = Path(__file__).parent, tmp_path / "supervisor.py"
     script.write_text(textwrap.dedent(code))
     supervisor = subprocess.Popen(
         [sys.executable, str(script), str(tmp_path / "robot")],
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(here), str(here.parent / "unit")))},
     )
     assert supervisor.stdout is not None
     pid, pushed = map(int, supervisor.stdout.readline().split())
@@ -289,28 +290,15 @@ def test_sigint_is_the_supervisors_business_and_sigterm_ends_in_order(robot: Rob
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    mounted = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=False)
-
-
-def fill_up(folder: Path) -> None:
-    disk = os.statvfs(folder)
-    with (folder / "filler").open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize)
+    with small_disk(tmp_path / "disk", 4) as folder:
+        yield folder
 
 
 def test_a_full_disk_stops_collection_and_the_ring_still_goes_to_the_disk(tiny_disk: Path) -> None:
     robot = Robot(tiny_disk / "robot", LinkConfig(address="tcp://127.0.0.1:1"), spool=SpoolConfig(free_min_mb=0.05))
     robot.push(50)
     until(lambda: robot.block["spooled_seq"] == 49)
-    fill_up(tiny_disk)
+    fill(tiny_disk)
     robot.push(RING)
     until(lambda: robot.block["error"] == UplinkError.STORAGE, "for the disk to be noticed")
     assert robot.stop() == 0
@@ -320,7 +308,7 @@ def test_a_full_disk_stops_collection_and_the_ring_still_goes_to_the_disk(tiny_d
 
 def test_a_disk_that_comes_back_takes_what_waited_in_the_ring(tiny_disk: Path) -> None:
     (tiny_disk / "robot").mkdir()
-    fill_up(tiny_disk)
+    fill(tiny_disk)
     robot = Robot(tiny_disk / "robot", LinkConfig(address="tcp://127.0.0.1:1"))
     robot.push(RING)
     until(lambda: robot.block["error"] == UplinkError.STORAGE, "for the disk to be noticed")
@@ -333,7 +321,7 @@ def test_a_disk_that_comes_back_takes_what_waited_in_the_ring(tiny_disk: Path) -
 
 def test_records_that_no_disk_took_are_counted_exactly(tmp_path: Path, tiny_disk: Path) -> None:
     (tiny_disk / "robot").mkdir()
-    fill_up(tiny_disk)
+    fill(tiny_disk)
     robot = Robot(tiny_disk / "robot", LinkConfig(address="tcp://127.0.0.1:1"), status=tmp_path, store_deadline_s=1.0)
     robot.push(100)
     until(lambda: robot.block["error"] == UplinkError.STORAGE)
@@ -341,3 +329,18 @@ def test_records_that_no_disk_took_are_counted_exactly(tmp_path: Path, tiny_disk
     assert robot.status()["message"] == "100 records could not be stored and are lost"
     assert robot.status()["exit_code"] == 6
     robot.close()
+
+
+def test_a_full_disk_at_the_learner_ends_ingest_and_nothing_is_lost(tmp_path: Path, tiny_disk: Path) -> None:
+    learner = Learner(tiny_disk / "run")
+    robot = Robot(tmp_path / "robot", learner.link)
+    robot.until_up()
+    fill(tiny_disk)
+    robot.push(2 * RING)
+    until(lambda: not learner.process.is_alive(), "for the disk to be noticed")
+    assert learner.process.exitcode == 6
+    (tiny_disk / "filler").unlink()
+    learner.start()
+    assert_all_accounted_for(robot, learner)
+    robot.close()
+    learner.close()

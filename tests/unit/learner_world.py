@@ -19,7 +19,7 @@ def contract(obs_dim: int = OBS_DIM, act_dim: int = ACT_DIM, task: str = "reach"
         schema=SCHEMA,
         model_digest="m",
         task=task,
-        task_digest="t",
+        task_parameters={},
         joint_names=tuple(f"j{i}" for i in range(act_dim)),
         control_rate_hz=RATE_HZ,
         history_steps=0,

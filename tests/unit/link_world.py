@@ -34,7 +34,7 @@ def a_contract(task: str = "reach", obs_dim: int = OBS_DIM) -> Contract:
         schema=SCHEMA,
         model_digest="0" * 64,
         task=task,
-        task_digest="1" * 64,
+        task_parameters={"tolerance_m": "0.02"},
         joint_names=("shoulder", "elbow"),
         control_rate_hz=50,
         history_steps=0,

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from robotsac.actor.actor import StepRate
 from robotsac.actor.board import ACTOR_FIELDS, Phase
 from robotsac.actor.episodes import EpisodeRunner
 from robotsac.actor.evaluate import Evaluation
@@ -153,6 +154,69 @@ def test_news_of_the_link_are_told_once_even_when_old_ones_were_dropped(tmp_path
     assert watch.error() is None
     path.write_text(json.dumps({"events": [], "events_dropped": 4, "message": "full", "reason": "r", "exit_code": 6}))
     assert watch.error().exit_code == 6
+
+
+def write_events(path, *events, dropped=0, **more):
+    path.write_text(json.dumps({"events": events, "events_dropped": dropped, **more}))
+
+
+def test_a_refusal_is_told_once_however_often_the_link_tries_again_and_anew_when_it_changes(tmp_path):
+    path, watch, told = tmp_path / "uplink-status.json", LinkWatch(tmp_path / "uplink-status.json"), []
+    rounds = ["dialling tcp://x", "refused: two collectors named arm0"]
+    for count in range(1, 4):
+        write_events(path, *(rounds * count))
+        told += watch.news()
+    assert told == rounds
+    write_events(path, *(rounds * 3), "refused: this run learns for another robot or task")
+    assert list(watch.news()) == ["refused: this run learns for another robot or task"]
+    write_events(path, *(rounds * 3), "x", "welcome to run pick-1 at tcp://x", rounds[1])
+    assert list(watch.news()) == ["welcome to run pick-1 at tcp://x", rounds[1]], "the link was up in between"
+
+
+def test_a_refusal_that_ends_the_run_is_left_to_the_error_that_tells_it_in_full(tmp_path):
+    path = tmp_path / "uplink-status.json"
+    words = {"message": "two collectors named arm0", "reason": "r", "command": "c"}
+    write_events(
+        path, "dialling x", "refused: two collectors named arm0", "two collectors named arm0 (r)", **words, exit_code=5
+    )
+    watch = LinkWatch(path)
+    assert list(watch.news()) == ["dialling x"]
+    assert watch.error().message == "two collectors named arm0"
+    write_events(path, "dialling x", "disk full (r)", message="disk full", reason="r", command="c", exit_code=6)
+    assert list(LinkWatch(path).news()) == ["dialling x", "disk full (r)"], "why a moving arm is being parked is news"
+
+
+def test_the_rate_is_known_from_the_first_step_and_the_way_home_does_not_count():
+    rate = StepRate()
+    rate.begin(0)
+    assert rate.step(20_000_000) == pytest.approx(50.0)
+    for step in range(2, 100):
+        assert rate.step(step * 20_000_000) == pytest.approx(50.0)
+    rate.begin(10_000_000_000)
+    assert rate.step(10_020_000_000) == pytest.approx(50.0)
+    assert rate.step(10_120_000_000) < 45.0, "a slow step shows"
+
+
+def test_an_episode_says_when_it_begins_after_the_way_home_and_before_the_first_step(env):
+    order, runner = [], EpisodeRunner(env, NoPolicy(), lambda record: True, seed=0, random_hold_s=0.2)
+    settle = env.guard.settle
+    env.guard.settle = lambda q: (order.append("home"), settle(q))[1]
+    runner.run(never, lambda: order.append("step"), {"home": True}, lambda: order.append("begin"))
+    assert order[:3] == ["home", "begin", "step"]
+    assert order.count("begin") == 1
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_the_status_line_names_the_phase(phase):
+    actor, uplink = SharedBlock.create(ACTOR_FIELDS), SharedBlock.create(UPLINK_FIELDS)
+    try:
+        actor["phase"] = phase
+        line = CollectStatus.read("arm0", 1.0, actor, uplink).line()
+    finally:
+        for block in (actor, uplink):
+            block.close()
+            block.unlink()
+    assert line.startswith(f"arm0 {phase.name.lower().replace('_', ' ')}  ")
 
 
 def test_a_childs_error_reaches_its_supervisor_with_all_it_says(tmp_path):

@@ -81,6 +81,37 @@ def test_values_that_contradict_each_other_are_refused_in_words(override, words)
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:9"])
+def test_a_device_that_some_computer_may_have_is_taken(device):
+    assert load_config("arm0", overrides=[f"learn.device={device}"]).learn.device == device
+
+
+@pytest.mark.parametrize("device", ["gpu", "", "cuda:", "cuda:x", "CUDA", "cuda:0 ", "cpu:0", "abacus"])
+def test_a_device_that_no_computer_has_is_refused_on_either_side(device):
+    with pytest.raises(ConfigError, match=r"learn\.device: must be auto, cpu, cuda or cuda:N"):
+        load_config("arm0", overrides=[f"learn.device={device!r}"])
+    with pytest.raises(ConfigError, match=r"learn\.device"):
+        load_learner_settings(overrides=[f"learn.device={device!r}"])
+
+
+def test_a_mistake_laid_over_a_robot_suggests_to_look_at_the_robot_and_one_in_its_file_to_edit_that(tmp_path):
+    with pytest.raises(ConfigError) as laid_over:
+        load_config("arm0-sim", overrides=["learn.thread=1"])
+    assert laid_over.value.command == "robotsac config show --robot arm0-sim"
+    file = tmp_path / "my arm.toml"
+    file.write_text("[robot]\n")
+    with pytest.raises(ConfigError) as inside:
+        load_config(str(file))
+    assert inside.value.command == f"${{EDITOR:-vi}} '{file}'"
+
+
+def test_a_learner_is_started_where_the_robot_looks_for_it():
+    assert load_config("arm0").link.learn_command() == "robotsac learn"
+    elsewhere = load_config("arm0", overrides=["link.address=tcp://127.0.0.1:6000"]).link
+    assert elsewhere.learn_command() == "robotsac learn --set link.address=tcp://127.0.0.1:6000"
+    assert elsewhere.collect_command("arm0") == "robotsac collect --robot arm0 --learner tcp://127.0.0.1:6000"
+
+
 @pytest.mark.parametrize("override", ["", "=3", "learn.threads"])
 def test_a_malformed_override_is_refused(override):
     with pytest.raises(ConfigError, match=r"key\.path=value"):

@@ -160,7 +160,7 @@ def test_the_contract_from_configuration_is_the_environments(env):
     ("override", "word"),
     [
         ("task.history_steps=3", "history_steps"),
-        ("task.tolerance_m=0.03", "task_digest"),
+        ("task.tolerance_m=0.03", "task.tolerance_m is 0.02 here and 0.03 there"),
         ("robot.tip_site='tip'", ""),
         ("robot.guard.gravity_compensation=false", "model_digest"),
         ("task.name='hold'", "task"),

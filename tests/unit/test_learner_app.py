@@ -18,13 +18,15 @@ from typing import Any
 import numpy as np
 import pytest
 from learner_world import batches, contract, noisy_run, settings
+from small_disk import fill, small_disk
 
 from robotsac.config.schema import LearnerSettings, LinkConfig, PolicyConfig
-from robotsac.errors import ConfigError, RobotsacError
+from robotsac.errors import ConfigError, RobotsacError, StorageError
 from robotsac.learner.app import run_learn
 from robotsac.learner.checkpoint import CheckpointFolder
 from robotsac.learner.metrics import read_lines
 from robotsac.learner.replay_log import ReplayLog
+from robotsac.learner.run_folder import open_run
 from robotsac.policy.accept import accept
 from robotsac.policy.store import BundleStore
 
@@ -154,6 +156,23 @@ def test_ingest_is_restarted_and_a_dead_trainer_is_an_error(tmp_path: Path) -> N
     assert multiprocessing.active_children() == []
 
 
+def test_a_status_that_cannot_be_written_does_not_look_like_a_hang_but_a_frozen_ingest_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robotsac.learner.children.INGEST_SILENCE_MAX_S", 6.0)
+    status = tmp_path / "run" / "ingest-status.json"
+    with Running(tmp_path / "run", local()) as learner:
+        wait_for("ingest", status.exists)
+        status.unlink()
+        status.mkdir()  # as good as a full disk
+        time.sleep(7.0)
+        learner.wait_until(ingest_restarts=0)
+        assert learner.seen[-1]["ingest_restarts"] == 0
+        os.kill(child("ingest").pid, signal.SIGSTOP)
+        learner.wait_until(ingest_restarts=1)
+    assert learner.exit_code == 0
+
+
 def test_a_port_in_use_is_told_in_ingests_words(tmp_path: Path) -> None:
     chosen = local()
     with socket.socket() as holder:
@@ -166,12 +185,12 @@ def test_a_port_in_use_is_told_in_ingests_words(tmp_path: Path) -> None:
 
 
 def test_a_trainer_that_cannot_go_on_says_why(tmp_path: Path) -> None:
-    with Running(tmp_path / "run", local(device="abacus")) as learner:
+    with Running(tmp_path / "run", local(device="cuda:99")) as learner:
         wait_for("the log", (tmp_path / "run" / "learner-settings.json").exists)
         learner.feed(10)
         learner.wait_for_end()
     assert learner.exit_code == 2
-    assert "abacus" in learner.seen[-1]["error"]["message"]
+    assert "cuda:99" in learner.seen[-1]["error"]["message"]
 
 
 @pytest.mark.parametrize("sigma", [0.6, 0.001])
@@ -181,11 +200,68 @@ def test_an_infeasible_target_is_refused_before_anything_is_made(tmp_path: Path,
     assert not (tmp_path / "run").exists()
 
 
+def test_who_the_run_is_survives_a_power_cut_as_its_records_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(str(Path(f"/proc/self/fd/{fd}").readlink())), real(fd)))
+    run_dir = tmp_path / "runs" / "pick"
+    run_dir.mkdir(parents=True)
+    open_run(local(), run_dir, resume=False)
+    assert synced == [str(run_dir / "run.json"), str(run_dir), str(run_dir.parent)]
+
+
 def test_resuming_what_is_no_run_is_refused_and_makes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no run to resume") as refused:
         run_learn(local(), tmp_path / "run", resume=True)
     assert refused.value.command == f"robotsac learn --run {tmp_path / 'run'}"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_nearly_full_disk_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    run_dir = tmp_path / "run"
+    if resume:
+        with Running(run_dir, local()) as learner:
+            wait_for("the run", (run_dir / "learner-settings.json").exists)
+        assert learner.exit_code == 0
+    before = sorted(run_dir.glob("*"))
+    monkeypatch.setattr("robotsac.learner.app.FREE_MIN_MB", 1e12)
+    with pytest.raises(StorageError) as refused:
+        run_learn(local(), run_dir, resume=resume)
+    assert refused.value.message.startswith(f"disk of {run_dir}: ")
+    assert refused.value.message.endswith(" MB free, 1000000000000 MB needed")
+    assert refused.value.reason and refused.value.command == f"df -h {run_dir if resume else tmp_path}"
+    assert refused.value.exit_code == 6
+    assert sorted(run_dir.glob("*")) == before
+
+
+@pytest.fixture
+def tiny_disk(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", 8) as folder:
+        yield folder
+
+
+def test_a_disk_that_is_small_is_refused_at_the_start(tiny_disk: Path) -> None:
+    with pytest.raises(StorageError, match=r"MB free, 64 MB needed"):
+        run_learn(local(), tiny_disk / "run", resume=False)
+
+
+def test_a_disk_that_fills_up_while_learning_ends_it_in_words(tiny_disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("robotsac.learner.app.FREE_MIN_MB", 1.0)
+    run_dir = tiny_disk / "run"
+    with Running(run_dir, local()) as learner:
+        wait_for("the log", (run_dir / "learner-settings.json").exists)
+        learner.feed(400)
+        learner.wait_until(updates=100)
+        fill(tiny_disk)
+        learner.wait_for_end()
+    assert learner.exit_code == 6
+    error = learner.seen[-1]["error"]
+    assert str(run_dir) in error["message"] and error["command"].startswith("df -h ")
+    # The latter where not even the trainer's own words could be left behind.
+    assert "No space left on device" in error["reason"] or "0 MB are free there" in error["reason"]
 
 
 def test_the_supervisor_does_not_import_torch() -> None:

@@ -76,6 +76,47 @@ def test_recent_counts_what_says_something_about_the_policy() -> None:
     assert recent.success_rate == 1.0
 
 
+def test_a_return_that_is_no_number_does_not_spoil_the_mean() -> None:
+    recent = Recent()
+    for number, return_ in enumerate((2.0, float("nan"), float("inf"), 4.0)):
+        recent.add(finished(number, return_=return_))
+    assert (recent.success_rate, recent.mean_return) == (1.0, 1.5)
+
+
+def test_a_full_disk_is_told_in_words_and_closing_still_closes(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).symlink_to("/dev/full")
+    metrics = Metrics(tmp_path, 50)
+    metrics.open()
+    with pytest.raises(StorageError, match="No space left") as refused:
+        for number in range(100):
+            metrics.episode(finished(number), number, number)
+            metrics.flush()
+    assert (refused.value.exit_code, refused.value.command) == (6, f"df -h {tmp_path}")
+    metrics.close()
+    metrics.close()
+    with pytest.raises(StorageError, match="not open"):
+        metrics.episode(finished(), 1, 1)
+
+
+@pytest.mark.parametrize("call", ["add_scalar", "flush"])
+def test_a_full_disk_under_the_event_file_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    writer = pytest.importorskip("torch.utils.tensorboard").SummaryWriter
+    metrics = Metrics(tmp_path, 50)
+    metrics.open()
+
+    def full(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, call, full)
+    with pytest.raises(StorageError, match="No space left"):
+        metrics.train(1, 1, {"alpha": 0.1})
+        metrics.flush()
+    monkeypatch.undo()
+    metrics.close()
+
+
 def test_rolling_mean_is_over_what_there_is() -> None:
     assert rolling_mean(np.array([1.0, 0.0, 0.0, 1.0]), 2).tolist() == [1.0, 0.5, 0.0, 0.5]
     assert rolling_mean(np.array([4.0]), 20).tolist() == [4.0]

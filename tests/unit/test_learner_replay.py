@@ -121,6 +121,18 @@ def assembled(run: Records, size: int = 1000) -> tuple[list[Transitions], list[E
     return made, finished
 
 
+@pytest.mark.parametrize("end", [6, 0xFFFFFFFF])
+def test_an_end_that_is_not_known_is_a_fault_and_no_transition(end: int) -> None:
+    run = noisy_run(60, seed=1)
+    finals = np.flatnonzero((run["flags"] & Flag.FINAL) != 0)
+    run["end"][finals[0]] = end
+    parts, episodes = assembled(run)
+    assert episodes[0].end is EpisodeEnd.FAULT and not episodes[0].success
+    faulty = run.copy()
+    faulty["end"][finals[0]] = EpisodeEnd.FAULT
+    assert joined(parts, "obs") == transitions(faulty).obs.ravel().tolist()
+
+
 def joined(parts: list[Transitions], field: str) -> list[float]:
     return np.concatenate([getattr(part, field) for part in parts]).ravel().tolist()
 

@@ -46,9 +46,8 @@ def test_what_is_appended_is_read_back_bit_for_bit(log: ReplayLog) -> None:
 
 
 def test_an_unknown_boot_has_no_durable_seq_and_seq_0_is_one(log: ReplayLog) -> None:
-    assert log.durable("r", "b") is None
+    assert log.durable_all("r") == {}
     log.append("r", "b", records(1))
-    assert log.durable("r", "b") == 0
     assert log.durable_all("r") == {"b": 0}
     assert log.durable_all("other") == {}
 
@@ -67,16 +66,16 @@ def test_an_overlap_stores_only_what_is_new(log: ReplayLog) -> None:
 
 def test_gaps_are_stored_and_counted_between_and_within_batches(log: ReplayLog) -> None:
     log.append("r", "b", records(3))
-    assert log.gaps() == 0
+    assert log.counts()["gaps"] == 0
     torn = records(6, first_seq=5)[[0, 1, 4, 5]]
     assert log.append("r", "b", torn) == 4
-    assert log.gaps() == 2
+    assert log.counts()["gaps"] == 2
     assert stored(log) == [0, 1, 2, 5, 6, 9, 10]
 
 
 def test_a_boot_that_starts_late_is_no_gap(log: ReplayLog) -> None:
     log.append("r", "b", records(3, first_seq=100))
-    assert log.gaps() == 0
+    assert log.counts()["gaps"] == 0
 
 
 def test_boots_and_robots_number_apart(log: ReplayLog) -> None:
@@ -157,7 +156,7 @@ def test_the_contract_survives_reopening(tmp_path: Path) -> None:
         log.append("r", "b", records(3))
     with ReplayLog(tmp_path / "replay.db") as log:
         assert log.contract() == contract()
-        assert log.durable("r", "b") == 2
+        assert log.durable_all("r")["b"] == 2
 
 
 def test_a_reader_follows_a_writer_and_cannot_write(log: ReplayLog) -> None:
@@ -252,5 +251,5 @@ def test_what_a_killed_writer_had_appended_is_there_whole(tmp_path: Path) -> Non
     assert after[: said[-1] + 1] == list(range(said[-1] + 1))
     assert len(after) % 7 == 0
     with ReplayLog(path) as log:
-        assert log.durable("r", "b") == after[-1]
+        assert log.durable_all("r")["b"] == after[-1]
         assert log.append("r", "b", records(7, first_seq=after[-1] + 1)) == 7

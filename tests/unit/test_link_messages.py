@@ -49,6 +49,17 @@ FROM_LEARNER = [
 ]
 
 
+@pytest.mark.parametrize("name", ["red\x1b[31m", "two\nlines", "", "x" * 101])
+@pytest.mark.parametrize("field", ["durable", "refused"])
+def test_names_of_boots_from_a_learner_are_checked_too(field: str, name: str) -> None:
+    """They end up on the robot's terminal."""
+    welcome = m.Welcome(ME, YOU, 1, "run", {"boot": -1}, {"other": "why"}, -1, 1000, NOTICE)
+    m.decode_from_learner(m.encode(welcome))
+    named = {"durable": {name: -1}, "refused": {name: "why"}}
+    with pytest.raises(m.BadMessageError):
+        m.decode_from_learner(m.encode(msgspec.structs.replace(welcome, **{field: named[field]})))
+
+
 @pytest.mark.parametrize("message, block", FROM_ROBOT, ids=lambda v: type(v).__name__)
 def test_what_a_robot_says_comes_back(message: m.FromRobot, block: bytes) -> None:
     assert m.decode_from_robot(m.encode(message, block)) == (message, block)

@@ -307,6 +307,7 @@ def test_a_policy_whose_bytes_are_not_those_announced_is_not_stored(tmp_path: Pa
         assert fetch.request(0) is not None
         fetch.received(m.Chunk("a" * 32, "b" * 32, 1, notice.sha256, 0, 0), answer, 0)
         assert fetch.refusals.pop() == (1, "size or sha256 is not what was announced")
+        assert fetch.failure == "size or sha256 is not what was announced"
         assert folder.latest() is None
         fetch.announced(notice, 0)
         assert fetch.request(0) is None, "not at once again"
@@ -323,8 +324,19 @@ def test_a_folder_that_refuses_a_policy_is_tried_again_later(world: World, monke
     monkeypatch.setattr(world.robot_policies, "publish", refuse)
     world.policies.publish(b"policy", 1)
     world.run_for(2)
-    assert world.fetch.failure == "disk full"
+    assert world.robot.status()["policy_failure"] == "disk full"
     monkeypatch.undo()
     world.run_for(3)
     assert world.robot_policies.latest() is not None
-    assert world.fetch.failure == ""
+    assert world.robot.status()["policy_failure"] == ""
+
+
+def test_a_policy_that_another_run_has_pushed_out_is_fetched_again(world: World) -> None:
+    world.policies.publish(b"policy", 1)
+    world.run_for(2)
+    first = world.robot_policies.latest()
+    world.robot_policies.begin_run("one")
+    world.robot_policies.begin_run("two")
+    assert world.robot_policies.latest() is None
+    world.run_for(2)
+    assert world.robot_policies.latest() == first

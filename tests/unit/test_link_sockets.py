@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,3 +141,36 @@ def test_bytes_that_are_no_zmtp_hurt_nobody(learner: LearnerSocket, config: Link
         until(lambda: robot.send([b"good"]))
         until(lambda: learner.wait(10))
         assert learner.receive() is not None
+
+
+FLAPPING = """
+import socket, threading, time
+from robotsac.config.schema import LinkConfig
+from robotsac.link import sockets
+
+sockets.RECONNECT_MS, sockets.RECONNECT_MAX_MS = 1, 2
+tunnel = socket.create_server(("127.0.0.1", 0))
+calls = 0
+
+def hang_up():
+    global calls
+    while True:
+        tunnel.accept()[0].close()
+        calls += 1
+
+threading.Thread(target=hang_up, daemon=True).start()
+robot = sockets.RobotSocket(LinkConfig(address=f"tcp://127.0.0.1:{tunnel.getsockname()[1]}"))
+while calls < 2000:
+    robot.wait(20)
+robot.close()
+assert robot.events["connected"] >= 1000, robot.events
+print("closed", flush=True)
+"""
+
+
+def test_a_tunnel_that_hangs_up_again_and_again_does_not_stop_the_link() -> None:
+    """As ``ssh -L`` does while no learner runs. In a process of its own, since what is tested for cannot be interrupted."""
+    result = subprocess.run(
+        [sys.executable, "-c", FLAPPING], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert result.stdout == "closed\n", result.stderr

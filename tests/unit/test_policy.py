@@ -80,6 +80,20 @@ def test_without_noise_the_action_is_deterministic(bundle):
     assert not np.array_equal(policy.action(obs), policy.action(obs, np.ones(6, dtype=np.float32)))
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (CONTRACT.obs_dim + 1,), (1, CONTRACT.obs_dim)])
+def test_an_observation_of_another_shape_is_refused_and_never_repeated_to_fit(bundle, shape):
+    policy = accept(bundle, CONTRACT, LIMITS)
+    with pytest.raises(ValueError, match=r"obs has shape .* takes \(34,\)"):
+        policy.action(np.zeros(shape, dtype=np.float32))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (1, 6)])
+def test_noise_of_another_shape_is_refused_and_never_repeated_to_fit(bundle, shape):
+    policy = accept(bundle, CONTRACT, LIMITS)
+    with pytest.raises(ValueError, match=r"noise has shape .* takes \(6,\)"):
+        policy.action(np.zeros(CONTRACT.obs_dim, dtype=np.float32), np.zeros(shape, dtype=np.float32))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
 def test_a_truncated_file_is_refused(bundle, share):
     assert refusal(bundle[: int(share * len(bundle))])

@@ -15,10 +15,12 @@ from pathlib import Path
 
 import pytest
 from link_world import DTYPE, a_contract, some_records
+from small_disk import fill, small_disk
 
 from robotsac.config.schema import SpoolConfig
 from robotsac.errors import StorageError
-from robotsac.spool import DiskFullError, Spool
+from robotsac.spool import Spool
+from robotsac.sqlite_file import DiskFullError
 
 CONFIG = SpoolConfig(free_min_mb=0.001, keep_acked_mb=1000.0)
 BALLAST = 100_000
@@ -33,26 +35,8 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 3 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"a tmpfs cannot be mounted here: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=False)
-
-
-def fill(folder: Path, leave_bytes: int = 0) -> Path:
-    """Fill the disk with a file."""
-    disk = os.statvfs(folder)
-    blob = folder / "filler"
-    size = disk.f_bavail * disk.f_frsize - leave_bytes
-    with blob.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, size))
-    return blob
+    with small_disk(tmp_path / "disk", 3) as folder:
+        yield folder
 
 
 def seqs(spool: Spool, boot: str = "a") -> list[int]:
@@ -210,7 +194,7 @@ def test_bit_flips_never_pass_as_records(tmp_path: Path) -> None:
 
 def test_too_little_free_disk_stops_collection_in_words(tmp_path: Path) -> None:
     with Spool(tmp_path / "spool.db", SpoolConfig(free_min_mb=1e12), BALLAST) as spool:
-        with pytest.raises(StorageError, match=r"MB free, limit 1000000000000 MB") as refused:
+        with pytest.raises(StorageError, match=r"MB free, 1000000000000 MB needed") as refused:
             spool.check_room()
         assert refused.value.command == f"df -h {tmp_path}"
 
@@ -261,9 +245,9 @@ def test_a_read_only_folder_is_refused_in_words(tiny_disk: Path) -> None:
     with Spool(tiny_disk / "spool.db", CONFIG, BALLAST) as spool:
         spool.begin_boot("a", a_contract())
     subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
-    with pytest.raises(StorageError, match="does not allow it") as refused:
+    with pytest.raises(StorageError, match="Read-only file system") as refused:
         Spool(tiny_disk / "spool.db", CONFIG, BALLAST).open()
-    assert refused.value.command == f"ls -ld {tiny_disk}"
+    assert refused.value.command == f"findmnt -T {tiny_disk}"
 
 
 WRITER = """

@@ -6,26 +6,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from robotsac.arm import ArmSpec, JointState, Vector
 from robotsac.config.loading import validate
 from robotsac.config.schema import RobotConfig
 from robotsac.contract import Channel
 from robotsac.dynamics import RigidBody
-from robotsac.env.task import Judgement, effort
+from robotsac.env.task import EffortParams, Judgement
 from robotsac.records import EpisodeEnd
 
 
-class HoldParams(BaseModel):
+class HoldParams(EffortParams):
     """``[task]`` parameters of ``hold``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     scale_rad: float = Field(default=0.2, gt=0)
     failure_rad: float = Field(default=0.6, gt=0)
-    action_cost: float = Field(default=0.05, ge=0)
-    rate_cost: float = Field(default=0.05, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +45,18 @@ class Hold:
         self.channels = (Channel("to_pose", n, "rad", (self._params.scale_rad,) * n),)
 
     def begin(self, rng: np.random.Generator, state: JointState) -> HoldGoal:
+        """The pose in ``state`` is the goal; nothing is drawn."""
         return HoldGoal(state.q.copy())
 
     def observe(self, goal: HoldGoal, state: JointState) -> Vector:
+        """How far each joint is from the pose, rad, (n,)."""
         return goal.q - state.q
 
     def judge(self, goal: HoldGoal, state: JointState, action: Vector, previous: Vector) -> Judgement:
+        """The class's reward; FAILURE beyond ``failure_rad``. ``info``: ``error_rad``, of the joint furthest off."""
         p = self._params
         error = np.abs(goal.q - state.q)
         end = EpisodeEnd.FAILURE if error.max() > p.failure_rad else EpisodeEnd.RUNNING
         reward = 1.0 - float(np.minimum(error / p.scale_rad, 1.0).mean())
-        reward -= effort(action, previous, p.action_cost, p.rate_cost)
+        reward -= p.effort(action, previous)
         return Judgement(reward, end, goal, {"error_rad": float(error.max())})

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from robotsac.arm import ArmSpec, JointState, Vector
 from robotsac.config.loading import validate
 from robotsac.config.schema import RobotConfig
 from robotsac.contract import Channel
 from robotsac.dynamics import RigidBody
-from robotsac.env.task import Judgement, effort, uniform
+from robotsac.env.task import EffortParams, Judgement, uniform
 from robotsac.records import EpisodeEnd
 
 DRAWS_MAX = 1000
@@ -22,10 +22,8 @@ DRAWS_MAX = 1000
 NEAR_SPAN = 6.0
 
 
-class ReachParams(BaseModel):
+class ReachParams(EffortParams):
     """``[task]`` parameters of ``reach``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tolerance_m: float = Field(default=0.02, gt=0)
     hold_s: float = Field(default=0.5, ge=0)
@@ -40,8 +38,6 @@ class ReachParams(BaseModel):
     progress: float = Field(default=5.0, ge=0)
     # Success ends the episode; it pays as much as staying there for this long would.
     success_s: float = Field(default=0.6, ge=0)
-    action_cost: float = Field(default=0.05, ge=0)
-    rate_cost: float = Field(default=0.05, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +87,7 @@ class Reach:
         return 1.0 - log_ratio - distance_m / p.far_m
 
     def begin(self, rng: np.random.Generator, state: JointState) -> ReachGoal:
+        """A target drawn from the reachable poses around home, above the floor."""
         for _ in range(DRAWS_MAX):
             target = self._body.tip(uniform(rng, self._low, self._high))
             if target[2] >= self._params.floor_m:
@@ -98,19 +95,21 @@ class Reach:
         return ReachGoal(target, self._distance(target, state))
 
     def observe(self, goal: ReachGoal, state: JointState) -> Vector:
+        """Tip (3,), way to the target (3,), the same cut off close by (3,), all m; seconds within tolerance (1,)."""
         tip = self._tip(state)
         offset = goal.target - tip
         near = np.minimum(np.maximum(offset, -self._near_m), self._near_m)
         return np.concatenate((tip, offset, near, (goal.held_s,)))
 
     def judge(self, goal: ReachGoal, state: JointState, action: Vector, previous: Vector) -> Judgement:
+        """The class's reward; SUCCESS after ``hold_s`` within tolerance. ``info``: ``distance_m`` from the target."""
         p = self._params
         distance = self._distance(goal.target, state)
         held_s = goal.held_s + self._dt_s if distance <= p.tolerance_m else 0.0
         end = EpisodeEnd.SUCCESS if held_s >= p.hold_s - 0.5 * self._dt_s else EpisodeEnd.RUNNING
         closeness = self.closeness(distance)
         gain = closeness - self.closeness(goal.distance_m)
-        rate = closeness - effort(action, previous, p.action_cost, p.rate_cost)
+        rate = closeness - p.effort(action, previous)
         reward = p.reward_per_s * rate * self._dt_s + p.progress * gain
         if end is EpisodeEnd.SUCCESS:
             reward += p.reward_per_s * p.success_s

@@ -7,27 +7,23 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from robotsac.arm import ArmSpec, JointState, Vector
 from robotsac.config.loading import validate
 from robotsac.config.schema import RobotConfig
 from robotsac.contract import Channel
 from robotsac.dynamics import RigidBody
-from robotsac.env.task import Judgement, effort
+from robotsac.env.task import EffortParams, Judgement
 from robotsac.records import EpisodeEnd
 
 
-class TrackParams(BaseModel):
+class TrackParams(EffortParams):
     """``[task]`` parameters of ``track``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     radius_m: float = Field(default=0.08, gt=0)
     period_s: float = Field(default=4.0, gt=0)
     scale_m: float = Field(default=0.1, gt=0)
-    action_cost: float = Field(default=0.05, ge=0)
-    rate_cost: float = Field(default=0.05, ge=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,19 +55,22 @@ class Track:
         )
 
     def begin(self, rng: np.random.Generator, state: JointState) -> TrackGoal:
+        """A point anywhere on the circle, going either way."""
         return TrackGoal(phase=float(rng.uniform(0.0, 2.0 * math.pi)), direction=float(rng.choice((-1.0, 1.0))))
 
     def observe(self, goal: TrackGoal, state: JointState) -> Vector:
+        """Tip (3,), m, way to the point (3,), m, and the point's velocity (3,), m/s."""
         tip = self._body.tip(state.q)
         speed = goal.direction * 2.0 * math.pi / self._params.period_s * self._params.radius_m
         velocity = speed * np.array([0.0, -math.sin(goal.phase), math.cos(goal.phase)])
         return np.concatenate((tip, self._target(goal) - tip, velocity))
 
     def judge(self, goal: TrackGoal, state: JointState, action: Vector, previous: Vector) -> Judgement:
+        """The class's reward; the point moves on. ``info``: ``distance_m`` from it."""
         p = self._params
         moved = replace(goal, phase=goal.phase + goal.direction * 2.0 * math.pi * self._dt_s / p.period_s)
         distance = float(np.linalg.norm(self._target(moved) - self._body.tip(state.q)))
-        reward = -min(distance / p.scale_m, 3.0) - effort(action, previous, p.action_cost, p.rate_cost)
+        reward = -min(distance / p.scale_m, 3.0) - p.effort(action, previous)
         return Judgement(reward, EpisodeEnd.RUNNING, moved, {"distance_m": distance})
 
     def _target(self, goal: TrackGoal) -> Vector:

@@ -113,6 +113,7 @@ class Babble(Fault):
     seed: int = 0
 
     def noise(self) -> bytes:
+        """The bytes; the same for the same ``seed``."""
         return random.Random(self.seed).randbytes(self.size)
 
 

@@ -80,21 +80,26 @@ class FreeInertia:
 
     @property
     def q(self) -> Vector:
+        """Joint positions, rad; a copy."""
         return self._q.copy()
 
     @property
     def dq(self) -> Vector:
+        """Joint velocities, rad/s; a copy."""
         return self._dq.copy()
 
     @property
     def tau(self) -> Vector:
+        """Torque delivered in the last step, N·m; a copy."""
         return self._delivered.copy()
 
     @property
     def current(self) -> Vector:
+        """Phase current that goes with it by the torque constant, A."""
         return self._delivered / self._torque_constant
 
     def set_torque(self, tau: Vector) -> None:
+        """Ask for ``tau`` (n,), N·m, from the next step on."""
         self._command[:] = tau
 
     def place(self, q: Vector, dq: Vector | None = None) -> None:
@@ -103,6 +108,7 @@ class FreeInertia:
         self._dq[:] = 0.0 if dq is None else dq
 
     def advance_to(self, t_ns: int) -> None:
+        """Whole steps, none beyond ``t_ns``; semi-implicit Euler."""
         dt = self._step_ns * 1e-9
         while t_ns - self.t_ns >= self._step_ns:
             self._delivered = (

@@ -118,10 +118,12 @@ class Item:
 
     @property
     def eeprom(self) -> bool:
+        """Whether it keeps its value without power, and can be written with torque off only."""
         return self.address < RAM_START
 
     @property
     def signed(self) -> bool:
+        """Whether its bytes are two's complement."""
         return self.low < 0
 
     def accepts(self, value: int) -> bool:

@@ -27,6 +27,7 @@ class Burst:
 
     @property
     def end_ns(self) -> int:
+        """When its last byte is complete."""
         return self.start_ns + len(self.data) * self.byte_ns
 
     def garble(self, from_ns: int, to_ns: int) -> None:
