@@ -26,7 +26,7 @@ DEVICE_PATIENCE_S = 120.0
 TRY_DEVICE = """
 import sys
 from robotsac.errors import ConfigError
-from robotsac.learner.sac import resolve_device
+from robotsac.learner.algorithm import resolve_device
 try:
     resolve_device(sys.argv[1])
 except ConfigError as error:

@@ -1,12 +1,12 @@
 """Configuration: TOML files to one frozen tree."""
 
+from robotsac.config.learn import LearnConfig
 from robotsac.config.loading import load_config, load_learner_settings, robot_names
 from robotsac.config.schema import (
     CollectConfig,
     Config,
     GuardConfig,
     JointConfig,
-    LearnConfig,
     LearnerSettings,
     LinkConfig,
     PolicyConfig,

@@ -9,37 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-def _device(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
-        raise ValueError(f"must be auto, cpu, cuda or cuda:N, not {name!r}")
-    return name
-
-
-class Table(BaseModel):
-    """A frozen table that refuses unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class OpenTable(BaseModel):
-    """A table whose further keys belong to a plug-in."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
-
-    def params(self) -> dict[str, Any]:
-        """The keys that this schema does not know, for the plug-in to validate."""
-        return dict(self.model_extra or {})
+from robotsac.config.base import Finite, OpenTable, Positive, Table
+from robotsac.config.learn import LearnConfig
 
 
 class JointConfig(Table):
@@ -109,7 +86,7 @@ class RobotConfig(Table):
     home_rad: tuple[Finite, ...]
     park_rad: tuple[Finite, ...]
     guard: GuardConfig = GuardConfig()
-    sim: dict[str, Any] = {}
+    sim: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -216,47 +193,6 @@ class LinkConfig(Table):
     def _unless_usual(self, option: str) -> str:
         usual = self.address == type(self).model_fields["address"].default
         return "" if usual else f" {option}{shlex.quote(self.address)}"
-
-
-class LearnConfig(Table):
-    """``[learn]``: SAC and the learner's processes."""
-
-    hidden: tuple[int, ...] = (128, 128)
-    activation: Literal["relu", "silu", "tanh"] = "relu"
-    critic_layer_norm: bool = True
-    critics: Annotated[int, Field(ge=1, le=32)] = 2
-    log_std_min: Finite = -5.0
-    log_std_max: Finite = 2.0
-    # Discount as a horizon in seconds: gamma = 1 - 1 / (horizon_s * control_rate_hz).
-    horizon_s: Positive = 0.4
-    polyak: Annotated[float, Field(gt=0, le=1)] = 0.02
-    actor_lr: Positive = 1e-3
-    critic_lr: Positive = 1e-3
-    temperature_lr: Positive = 1e-3
-    temperature_init: Positive = 0.02
-    # Target entropy as the standard deviation of a Gaussian action, in normalised units, per dimension.
-    target_sigma: Positive = 0.15
-    batch_size: Annotated[int, Field(ge=1)] = 256
-    replay_capacity: Annotated[int, Field(ge=1)] = 1_000_000
-    # Critic updates per new transition, and the slack (in transitions) before either side waits for the other.
-    updates_per_step: Positive = 2.0
-    slack_steps: Annotated[int, Field(ge=1)] = 200
-    actor_delay: Annotated[int, Field(ge=1)] = 1
-    start_steps: Annotated[int, Field(ge=1)] = 300
-    # Whether this computer has it is asked by ``learn`` and ``train``; the robot's has no torch to ask.
-    device: Annotated[str, AfterValidator(_device)] = "auto"
-    threads: Annotated[int, Field(ge=1)] = 1
-    nice: Annotated[int, Field(ge=0, le=19)] = 10
-    publish_every_s: Positive = 1.0
-    checkpoint_every_s: Positive = 30.0
-    checkpoints_kept: Annotated[int, Field(ge=1)] = 2
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _feasible(self) -> Self:
-        if self.log_std_min >= self.log_std_max:
-            raise ValueError(f"log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}")
-        return self
 
 
 class Config(Table):

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from robotsac.arm import JointState, Vector
-from robotsac.config.schema import RobotConfig, Table, TaskConfig
+from robotsac.config.base import Table
+from robotsac.config.schema import RobotConfig, TaskConfig
 from robotsac.contract import Channel
 from robotsac.dynamics import RigidBody
 from robotsac.errors import ConfigError, DriverUnavailable

@@ -1,19 +1,44 @@
-"""What the actor minimises."""
+"""What the actor minimises: E[α log π(a|s) − Q(s, a)] over states and the policy's own actions."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from robotsac.learner.networks import same_shape
 
-def actor_loss(log_prob: Tensor, q: Tensor, alpha: Tensor) -> Tensor:
-    """J_π = mean_b (α log π(a|s) − min_i Q_θi(s, a)), a = f_φ(ε; s) (Haarnoja et al. 2018b, eqs. 7 and 9).
+
+def actor_loss(log_prob: Tensor, value: Tensor, alpha: Tensor) -> Tensor:
+    """J_π = mean_b (α log π(a|s) − Q(s, a)), a = f_φ(ε; s) (Haarnoja et al. 2018b, eqs. 7 and 9); gradient: eq. 10.
 
     Args:
-        log_prob: (b,) of the reparametrised action, with its graph.
-        q: (N, b) of :meth:`Critic.frozen` at that action: the gradient passes through to the action, not to θ.
+        log_prob: (b,) of the reparameterised action, with its graph.
+        value: (b,) min_i Q_θi of :meth:`Critic.frozen` at that action: the gradient passes to the action, not to θ.
         alpha: () temperature, detached.
 
     Returns:
         ()
     """
-    return (alpha * log_prob - q.amin(dim=0)).mean()
+    same_shape(log_prob, value)
+    return (alpha * log_prob - value).mean()
+
+
+def score_function_loss(log_prob: Tensor, value: Tensor, alpha: Tensor) -> Tensor:
+    """The same J_π, with the score-function gradient ∇J_π = E[∇ log π(a|s) (α log π(a|s) − Q(s, a) − b)].
+
+    (Williams 1992, REINFORCE; the term E[∇ log π] α is zero.) The baseline b of each row is the mean over the other
+    rows of the batch, which depends on no action of this row, so it takes variance out and adds no bias. The loss's value
+    is not J_π; only its gradient means something.
+
+    Args:
+        log_prob: (b,) of actions that are constants, with the graph of the density.
+        value: (b,) at those actions.
+        alpha: () temperature, detached.
+
+    Returns:
+        ()
+    """
+    same_shape(log_prob, value)
+    cost = (alpha * log_prob - value).detach()
+    if len(cost) > 1:
+        cost = (cost - cost.mean()) * (len(cost) / (len(cost) - 1))
+    return (log_prob * cost).mean()

@@ -34,7 +34,6 @@ from robotsac.learner.run_folder import (
     require_run,
     run_name,
 )
-from robotsac.learner.target_entropy import check_feasible
 from robotsac.shared import SharedBlock
 from robotsac.signals import STOP_SIGNALS
 
@@ -84,7 +83,6 @@ def run_learn(
 
 
 def _learn(settings: LearnerSettings, run_dir: Path, resume: bool, on_status: OnStatus, stop: threading.Event) -> None:
-    check_feasible(settings.learn, 1)
     if resume:
         require_run(run_dir)
     require_free(run_dir, FREE_MIN_MB, "learning does not begin on a disk that it would soon find full")

@@ -20,15 +20,15 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
-from torch.optim import Adam
+from torch.optim import Optimizer
 
-from robotsac.config.schema import LearnConfig
+from robotsac.config.learn import LearnConfig
 from robotsac.contract import Contract
 from robotsac.errors import ANOTHER_RUN, CheckpointError, StorageError, path_command
 from robotsac.learner.learning import Learning
 from robotsac.learner.resume_rules import differences
 
-SCHEMA = 1
+SCHEMA = 2
 PREFIX = "checkpoint-"
 TENSORS_FILE = "tensors.safetensors"
 MANIFEST_FILE = "manifest.json"
@@ -209,20 +209,20 @@ def restore(learning: Learning, manifest: Manifest, tensors: dict[str, Tensor]) 
 
 def _live_tensors(learning: Learning) -> dict[str, Tensor]:
     state = learning.state
-    modules = {"normaliser": state.normaliser, "actor": state.actor, "critic": state.critic, "target": state.target}
     named = {
-        f"{prefix}.{name}": tensor for prefix, module in modules.items() for name, tensor in module.state_dict().items()
+        f"{prefix}.{name}": tensor
+        for prefix, module in state.modules().items()
+        for name, tensor in module.state_dict().items()
     }
-    return named | {"log_alpha": state.log_alpha}
+    return named | dict(state.scalars())
 
 
 def _generators(learning: Learning) -> dict[str, torch.Generator]:
     return {"generator.replay": learning.replay_generator, "generator.noise": learning.noise_generator}
 
 
-def _optimizers(learning: Learning) -> dict[str, Adam]:
-    state = learning.state
-    return {"adam.actor": state.actor_adam, "adam.critic": state.critic_adam, "adam.alpha": state.alpha_adam}
+def _optimizers(learning: Learning) -> dict[str, Optimizer]:
+    return {f"adam.{name}": optimizer for name, optimizer in learning.state.optimizers().items()}
 
 
 def _write_synced(path: Path, data: bytes) -> None:

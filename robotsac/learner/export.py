@@ -26,7 +26,6 @@ from robotsac.contract import Contract
 from robotsac.errors import ANOTHER_RUN, RobotsacError
 from robotsac.learner.actor import Actor
 from robotsac.learner.networks import Normaliser
-from robotsac.learner.policy_head import squash
 from robotsac.policy.bundle import (
     ALLOWED_OPERATORS,
     BUNDLE_SCHEMA,
@@ -58,9 +57,8 @@ class DeployedPolicy(nn.Module):
         self.actor = actor
 
     def forward(self, obs: Tensor, noise: Tensor) -> Tensor:
-        """obs (b, obs_dim), noise (b, act_dim) → action (b, act_dim) in [-1, 1]; zero noise = deterministic."""
-        mean, log_std = self.actor(self.normaliser(obs))
-        return squash(mean, log_std, noise)
+        """obs (b, obs_dim), noise (b, noise_dim) → action (b, act_dim) in [-1, 1]; zero noise = deterministic."""
+        return self.actor.action(self.normaliser(obs), noise)
 
 
 class PolicyExporter:
@@ -82,7 +80,8 @@ class PolicyExporter:
         self._contract, self._run_id, self._config_digest = contract, run_id, config_digest
         generator = torch.Generator().manual_seed(GOLDEN_SEED)
         self._obs = torch.empty(GOLDEN_ROWS, contract.obs_dim).uniform_(-1.0, 1.0, generator=generator)
-        self._noise = torch.randn(GOLDEN_ROWS, contract.act_dim, generator=generator)
+        self._noise_dim = actor.head.noises * contract.act_dim
+        self._noise = torch.randn(GOLDEN_ROWS, self._noise_dim, generator=generator)
         self._noise[: GOLDEN_ROWS // 2] = 0.0
         self._template: onnx.ModelProto | None = None
         self._initializers: dict[str, onnx.TensorProto] = {}
@@ -93,7 +92,7 @@ class PolicyExporter:
         Raises:
             ExportError: the graph is not one that a robot accepts, or does not compute the policy.
         """
-        self._template = _export_template(self._snapshot, self._contract)
+        self._template = _export_template(self._snapshot, self._contract.obs_dim, self._noise_dim)
         self._initializers = _initializers_by_name(self._template, self._snapshot)
         _require_acceptable(self._template)
         self._snapshot_live()
@@ -129,7 +128,7 @@ class PolicyExporter:
             run_id=self._run_id,
             version=version,
             updates=updates,
-            noise_dim=self._contract.act_dim,
+            noise_dim=self._noise_dim,
             config_digest=self._config_digest,
             versions=software_versions(),
             golden=Golden.of(self._obs.numpy(), self._noise.numpy(), action),
@@ -182,8 +181,8 @@ def software_versions() -> dict[str, str]:
     }
 
 
-def _export_template(policy: DeployedPolicy, contract: Contract) -> onnx.ModelProto:
-    example = (torch.zeros(1, contract.obs_dim), torch.zeros(1, contract.act_dim))
+def _export_template(policy: DeployedPolicy, obs_dim: int, noise_dim: int) -> onnx.ModelProto:
+    example = (torch.zeros(1, obs_dim), torch.zeros(1, noise_dim))
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -16,7 +16,7 @@ from robotsac.learner.assembler import Assembler, Episode
 from robotsac.learner.limiter import Limiter
 from robotsac.learner.replay import Replay
 from robotsac.learner.replay_log import LoggedBatch
-from robotsac.learner.sac import Noise, SacState, update
+from robotsac.learner.variants import create_algorithm
 
 
 class Learning:
@@ -28,7 +28,7 @@ class Learning:
         device: where everything lies.
 
     Raises:
-        ConfigError: settings that cannot work (see :meth:`SacState.create`).
+        ConfigError: settings that cannot work (see :func:`~robotsac.learner.variants.create_algorithm`).
     """
 
     def __init__(self, settings: LearnerSettings, contract: Contract, device: torch.device) -> None:
@@ -38,7 +38,7 @@ class Learning:
         # Streams of their own: how often one is drawn from does not shift another.
         self.replay_generator = torch.Generator(device).manual_seed(learn.seed + 1)
         self.noise_generator = torch.Generator(device).manual_seed(learn.seed + 2)
-        self.state = SacState.create(learn, contract.obs_dim, contract.act_dim, contract.control_rate_hz, device)
+        self.state = create_algorithm(learn, contract.obs_dim, contract.act_dim, contract.control_rate_hz, device)
         self.replay = Replay(learn.replay_capacity, contract.obs_dim, contract.act_dim, device, self.replay_generator)
         self.assembler = Assembler()
         self.limiter = Limiter.of(settings)
@@ -57,9 +57,9 @@ class Learning:
         return episodes
 
     def update(self) -> dict[str, Tensor]:
-        """One SAC update on a fresh minibatch; returns device scalars (see :func:`robotsac.learner.sac.update`)."""
+        """One SAC update on a fresh minibatch; returns device scalars (see :class:`~robotsac.learner.algorithm.Algorithm`)."""
         batch = self.replay.sample(self._batch_size)
-        return update(self.state, batch, Noise.draw(self._batch_size, self.contract.act_dim, self.noise_generator))
+        return self.state.update(batch, self.state.noise_shape.draw(self._batch_size, self.noise_generator))
 
     @property
     def updates_allowed(self) -> int:

@@ -58,6 +58,16 @@ class Normaliser(nn.Module):
         return (obs - self.mean) / self.std
 
 
+def same_shape(*tensors: Tensor) -> None:
+    """Refuse tensors that broadcasting would make fit: (b,) and (b, 1) give (b, b), and a loss that is quietly wrong.
+
+    Raises:
+        ValueError: naming the shapes.
+    """
+    if any(tensor.shape != tensors[0].shape for tensor in tensors[1:]):
+        raise ValueError(f"shapes {[tuple(tensor.shape) for tensor in tensors]} are not the same")
+
+
 def init_uniform_(tensor: Tensor, fan_in: int, generator: torch.Generator, gain: float = 1.0) -> Tensor:
     """Fill with U(−b, b), b = gain / √fan_in, from ``generator``; returns ``tensor``.
 

@@ -13,13 +13,17 @@ from robotsac.records import Transitions
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A minibatch on the device: obs, next_obs (b, obs_dim); action (b, act_dim); reward, terminal (b,). float32."""
+    """A minibatch on the device: obs, next_obs (b, obs_dim); action (b, act_dim); reward, terminal (b,). float32.
+
+    ``steps`` (b,): how many control steps lie between obs and next_obs; ``None`` = one. The reward is theirs, discounted.
+    """
 
     obs: Tensor
     action: Tensor
     reward: Tensor
     next_obs: Tensor
     terminal: Tensor
+    steps: Tensor | None = None
 
     def __len__(self) -> int:
         return self.reward.shape[0]

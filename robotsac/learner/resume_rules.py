@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from robotsac.config.schema import LearnConfig
+from robotsac.config.learn import LearnConfig
 
 OPERATIONAL_KEYS = frozenset({"device", "threads", "nice", "publish_every_s", "checkpoint_every_s", "checkpoints_kept"})
 """Keys of ``[learn]`` that say how the machine is used, not what is learned. (The device that ``device`` resolves to is

@@ -7,58 +7,54 @@ One update, in this order:
 3. α         one Adam step on J(α) with the log-probabilities of step 2      (``temperature``), together with 2
 4. targets   θ̄ ← τ θ + (1 − τ) θ̄                                             (``critic.move_target``)
 
-Nothing in it reads a tensor back to the host, so on a GPU updates queue up behind each other.
+Nothing in it reads a tensor back to the host, so on a GPU updates queue up behind each other. Options, each off by
+default: a fixed temperature; the score-function gradient; many critics of which a random few are the target (REDQ);
+dropout in them (DroQ); smoothness terms (``smoothness``); gradient corrections (``correction``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 
-from robotsac.config.schema import LearnConfig
-from robotsac.errors import ConfigError
+from robotsac.config.learn import LearnConfig
 from robotsac.learner.actor import Actor
-from robotsac.learner.actor_loss import actor_loss
-from robotsac.learner.critic import Critic, bellman_target, critic_loss, move_target
-from robotsac.learner.networks import Normaliser, Shape
-from robotsac.learner.policy_head import sample
+from robotsac.learner.actor_loss import actor_loss, score_function_loss
+from robotsac.learner.algorithm import Noise, NoiseShape, actor_of, critic_shape, discount_of, step
+from robotsac.learner.correction import Correction
+from robotsac.learner.critic import Critic, bellman_target, critic_loss, discount_over, move_target
+from robotsac.learner.networks import Normaliser
 from robotsac.learner.replay import Batch
-from robotsac.learner.target_entropy import check_feasible, target_entropy
+from robotsac.learner.smoothness import smoothness_loss
+from robotsac.learner.target_entropy import target_entropy
 from robotsac.learner.temperature import bound_, temperature_loss
 
 
 @dataclass(frozen=True, slots=True)
-class Noise:
-    """The randomness of one update, standard normal, (b, act_dim) each: for the action at s' and the one at s."""
-
-    next_action: Tensor
-    action: Tensor
-
-    @classmethod
-    def draw(cls, batch_size: int, act_dim: int, generator: torch.Generator) -> Noise:
-        """Fresh noise on the generator's device."""
-        both = torch.randn(2, batch_size, act_dim, generator=generator, device=generator.device)
-        return cls(both[0], both[1])
-
-
-@dataclass(frozen=True, slots=True)
 class Constants:
-    """What stays fixed: γ per control step, τ, H̄ in nats, critic updates per actor update."""
+    """What stays fixed: γ per control step, τ, H̄ in nats (``None``: α is fixed), critic updates per actor update, whether
+    the actor's gradient is pathwise, and the weights of its smoothness terms in time and space, ε's σ."""
 
     discount: float
     polyak: float
-    target_entropy: float
+    target_entropy: float | None
     actor_delay: int
+    pathwise: bool
+    smooth_time: float
+    smooth_space: float
+    smooth_sigma: float
 
 
 @dataclass(slots=True)
 class SacState:
-    """Everything that an update reads or changes; what a checkpoint must hold, besides replay and generators."""
+    """SAC with automatic or fixed temperature; an :class:`~robotsac.learner.algorithm.Algorithm`."""
 
     constants: Constants
+    noise_shape: NoiseShape
     normaliser: Normaliser
     actor: Actor
     critic: Critic
@@ -67,32 +63,43 @@ class SacState:
     actor_adam: Adam
     critic_adam: Adam
     alpha_adam: Adam
+    correction: Correction | None
     updates: int = 0
 
     @classmethod
     def create(
-        cls, learn: LearnConfig, obs_dim: int, act_dim: int, control_rate_hz: int, device: torch.device
+        cls, learn: LearnConfig, obs_dim: int, act_dim: int, control_rate_hz: float, device: torch.device
     ) -> SacState:
         """Fresh state; the same ``learn.seed`` gives the same weights on every device.
 
         Raises:
-            ConfigError: target entropy out of reach, horizon shorter than a control step, a layer without units.
+            ConfigError: horizon shorter than a control step.
         """
-        check_feasible(learn, act_dim)
-        _check_shape(learn, control_rate_hz)
         seeded = torch.Generator().manual_seed(learn.seed)
-        shape = Shape(obs_dim, act_dim, learn.hidden, learn.activation)
-        actor = Actor(shape, learn.log_std_min, learn.log_std_max, seeded).to(device)
-        critic, target = (Critic(shape, learn.critics, learn.critic_layer_norm, seeded) for _ in range(2))
+        actor = actor_of(learn, obs_dim, act_dim, seeded).to(device)
+        critic, target = (Critic.of(learn, critic_shape(learn, obs_dim, act_dim), seeded) for _ in range(2))
         target.load_state_dict(critic.state_dict())
         critic, target = critic.to(device), target.to(device).requires_grad_(False)
-        log_alpha = torch.tensor(learn.temperature_init, device=device).log().requires_grad_()
+        automatic = learn.temperature == "auto"
+        first_alpha = learn.temperature_init if automatic else learn.temperature
+        log_alpha = torch.tensor(first_alpha, device=device).log().requires_grad_(automatic)
         return cls(
             constants=Constants(
-                discount=1.0 - 1.0 / (learn.horizon_s * control_rate_hz),
+                discount=discount_of(learn, control_rate_hz),
                 polyak=learn.polyak,
-                target_entropy=target_entropy(learn.target_sigma, act_dim),
+                target_entropy=target_entropy(learn.target_sigma, act_dim) if automatic else None,
                 actor_delay=learn.actor_delay,
+                pathwise=learn.policy_gradient == "reparameterised",
+                smooth_time=learn.smooth_time,
+                smooth_space=learn.smooth_space,
+                smooth_sigma=learn.smooth_sigma,
+            ),
+            noise_shape=NoiseShape(
+                action=actor.head.noises * act_dim,
+                space=obs_dim if learn.smooth_space else 0,
+                critics=learn.critics,
+                subset=learn.critic_subset if learn.critic_subset < learn.critics else 0,
+                dropout_units=critic.hidden_units if learn.critic_dropout else 0,
             ),
             normaliser=Normaliser(obs_dim).to(device),
             actor=actor,
@@ -102,7 +109,24 @@ class SacState:
             actor_adam=Adam(actor.parameters(), lr=learn.actor_lr, fused=True),
             critic_adam=Adam(critic.parameters(), lr=learn.critic_lr, fused=True),
             alpha_adam=Adam([log_alpha], lr=learn.temperature_lr, fused=True),
+            correction=Correction.of(learn),
         )
+
+    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """See :func:`update`."""
+        return update(self, batch, noise)
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Every network, by name."""
+        return {"normaliser": self.normaliser, "actor": self.actor, "critic": self.critic, "target": self.target}
+
+    def scalars(self) -> Mapping[str, Tensor]:
+        """log α."""
+        return {"log_alpha": self.log_alpha}
+
+    def optimizers(self) -> Mapping[str, Adam]:
+        """One each, by name."""
+        return {"actor": self.actor_adam, "critic": self.critic_adam, "alpha": self.alpha_adam}
 
 
 def update(state: SacState, batch: Batch, noise: Noise) -> dict[str, Tensor]:
@@ -111,7 +135,7 @@ def update(state: SacState, batch: Batch, noise: Noise) -> dict[str, Tensor]:
     Args:
         state: changed.
         batch: b transitions.
-        noise: two draws of (b, act_dim).
+        noise: of ``state.noise_shape``.
 
     Returns:
         Device scalars: ``critic_loss``, ``q`` (mean), and when the actor was updated ``actor_loss``, ``entropy`` (nats,
@@ -119,77 +143,62 @@ def update(state: SacState, batch: Batch, noise: Noise) -> dict[str, Tensor]:
     """
     obs, next_obs = state.normaliser(batch.obs), state.normaliser(batch.next_obs)
     alpha = state.log_alpha.detach().exp()
-    target = _target(state, batch, next_obs, noise.next_action, alpha)
-    metrics = _update_critics(state, obs, batch.action, target)
-    state.updates += 1
-    if state.updates % state.constants.actor_delay == 0:
-        metrics |= _update_actor_and_temperature(state, obs, noise.action, alpha)
+    if state.correction is not None:
+        metrics = state.correction.update(state, batch, obs, next_obs, noise, alpha)
+        state.updates += 1
+    else:
+        metrics = _update_critics(state, batch, obs, next_obs, noise, alpha)
+        state.updates += 1
+        if state.updates % state.constants.actor_delay == 0:
+            metrics |= _update_actor_and_temperature(state, obs, next_obs, noise, alpha)
     move_target(state.target.tensors, state.critic.tensors, state.constants.polyak)
     return metrics
 
 
-@torch.no_grad()
-def _target(state: SacState, batch: Batch, next_obs: Tensor, noise: Tensor, alpha: Tensor) -> Tensor:
-    mean, log_std = state.actor(next_obs)
-    next_action, next_log_prob = sample(mean, log_std, noise)
-    next_q = state.target(next_obs, next_action)
-    return bellman_target(batch.reward, batch.terminal, next_q, next_log_prob, alpha, state.constants.discount)
+def soft_target(state: SacState, batch: Batch, next_obs: Tensor, noise: Noise, alpha: Tensor) -> Tensor:
+    """The soft Bellman target y (b,) (``critic.bellman_target``); within the graph of the actor if there is one."""
+    next_action, next_log_prob = state.actor.sample(next_obs, noise.next_action)
+    next_q = state.target(next_obs, next_action, _dropout(noise, 0))
+    if noise.subset is not None:
+        next_q = next_q.index_select(0, noise.subset)
+    discount = discount_over(batch, state.constants.discount)
+    return bellman_target(batch.reward, batch.terminal, next_q, next_log_prob, alpha, discount)
 
 
-def _update_critics(state: SacState, obs: Tensor, action: Tensor, target: Tensor) -> dict[str, Tensor]:
-    q = state.critic(obs, action)
+def update_temperature(state: SacState, log_prob: Tensor) -> None:
+    """One step on J(α), if α is learned."""
+    if state.constants.target_entropy is not None:
+        step(state.alpha_adam, temperature_loss(state.log_alpha, log_prob, state.constants.target_entropy))
+        bound_(state.log_alpha)
+
+
+def _update_critics(
+    state: SacState, batch: Batch, obs: Tensor, next_obs: Tensor, noise: Noise, alpha: Tensor
+) -> dict[str, Tensor]:
+    with torch.no_grad():
+        target = soft_target(state, batch, next_obs, noise, alpha)
+    q = state.critic(obs, batch.action, _dropout(noise, 1))
     loss = critic_loss(q, target)
-    _step(state.critic_adam, loss)
+    step(state.critic_adam, loss)
     return {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
 
-def _update_actor_and_temperature(state: SacState, obs: Tensor, noise: Tensor, alpha: Tensor) -> dict[str, Tensor]:
-    mean, log_std = state.actor(obs)
-    action, log_prob = sample(mean, log_std, noise)
-    loss = actor_loss(log_prob, state.critic.frozen(obs, action), alpha)
-    _step(state.actor_adam, loss)
+def _update_actor_and_temperature(
+    state: SacState, obs: Tensor, next_obs: Tensor, noise: Noise, alpha: Tensor
+) -> dict[str, Tensor]:
+    constants = state.constants
+    action, log_prob = state.actor.sample(obs, noise.action, constants.pathwise)
+    q = state.critic.frozen(obs, action, _dropout(noise, 2))
+    # Of many critics the actor follows the mean (REDQ, Chen et al. 2021, algorithm 1), of two the smaller.
+    value = q.amin(dim=0) if noise.subset is None else q.mean(dim=0)
+    loss = (actor_loss if constants.pathwise else score_function_loss)(log_prob, value, alpha)
+    if constants.smooth_time or constants.smooth_space:
+        loss = loss + smoothness_loss(state.actor, obs, next_obs, noise, constants)
+    step(state.actor_adam, loss)
     log_prob = log_prob.detach()
-    _step(state.alpha_adam, temperature_loss(state.log_alpha, log_prob, state.constants.target_entropy))
-    bound_(state.log_alpha)
+    update_temperature(state, log_prob)
     return {"actor_loss": loss.detach(), "entropy": -log_prob.mean(), "alpha": alpha}
 
 
-def _step(adam: Adam, loss: Tensor) -> None:
-    adam.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    adam.step()
-
-
-def _check_shape(learn: LearnConfig, control_rate_hz: int) -> None:
-    if learn.horizon_s * control_rate_hz <= 1.0:
-        raise ConfigError(
-            f"learn.horizon_s {learn.horizon_s} s is not longer than one control step of {1 / control_rate_hz:.3g} s",
-            reason="the discount would be 0 or below",
-            command="robotsac learn --set learn.horizon_s=1.0",
-        )
-    if any(width < 1 for width in learn.hidden):
-        raise ConfigError(
-            f"learn.hidden {learn.hidden} has a layer without units",
-            reason="the width of a layer is 1 or more",
-            command="robotsac learn --set learn.hidden=[256,256]",
-        )
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device that ``learn.device`` names; ``auto`` is a GPU where there is one.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"learn.device {name!r} cannot be used here",
-            reason=str(error).splitlines()[0],
-            command="robotsac learn --set learn.device=auto",
-        ) from error
-    return device
+def _dropout(noise: Noise, use: int) -> Tensor | None:
+    return None if noise.dropout is None else noise.dropout[use]

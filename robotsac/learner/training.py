@@ -15,6 +15,7 @@ from torch import Tensor
 from robotsac.config.schema import LearnerSettings
 from robotsac.contract import Contract
 from robotsac.errors import ANOTHER_RUN, CheckpointError
+from robotsac.learner.algorithm import resolve_device
 from robotsac.learner.board import TrainerState
 from robotsac.learner.checkpoint import SCHEMA, CheckpointFolder, Manifest, learning_tensors, require_same_run, restore
 from robotsac.learner.export import PolicyExporter, software_versions
@@ -23,7 +24,6 @@ from robotsac.learner.metrics import Metrics, Recent
 from robotsac.learner.rates import Rate
 from robotsac.learner.replay_log import ReplayLog
 from robotsac.learner.run_folder import CHECKPOINTS, POLICIES, TRAINER_STATUS_FILE, digest, write_json
-from robotsac.learner.sac import resolve_device
 from robotsac.policy.store import BundleStore
 from robotsac.shared import SharedBlock
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robotsac.config.schema import LearnConfig, LearnerSettings
+from robotsac.config import LearnConfig, LearnerSettings
 from robotsac.contract import SCHEMA, Channel, Contract
 from robotsac.learner.replay_log import LoggedBatch, ReplayLog
 from robotsac.records import EpisodeEnd, Flag, Records, record_dtype

@@ -193,13 +193,6 @@ def test_a_trainer_that_cannot_go_on_says_why(tmp_path: Path) -> None:
     assert "cuda:99" in learner.seen[-1]["error"]["message"]
 
 
-@pytest.mark.parametrize("sigma", [0.6, 0.001])
-def test_an_infeasible_target_is_refused_before_anything_is_made(tmp_path: Path, sigma: float) -> None:
-    with pytest.raises(ConfigError, match="target_sigma"):
-        run_learn(local(target_sigma=sigma), tmp_path / "run", resume=False)
-    assert not (tmp_path / "run").exists()
-
-
 def test_who_the_run_is_survives_a_power_cut_as_its_records_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[str] = []
     real = os.fsync

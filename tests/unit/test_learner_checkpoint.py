@@ -196,7 +196,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(log_path: Path, tmp_path: Path,
     elif broken == "no manifest":
         manifest.unlink()
     else:
-        manifest.write_bytes(manifest.read_bytes().replace(b'"schema": 1,\n  "run_id"', b'"schema": 2,\n  "run_id"'))
+        manifest.write_bytes(manifest.read_bytes().replace(b'"schema": 2,\n  "run_id"', b'"schema": 1,\n  "run_id"'))
     with pytest.raises(CheckpointError, match=r"checkpoint-0000000025-0000000006 is damaged"):
         folder.load_latest()
 

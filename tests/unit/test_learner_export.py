@@ -54,8 +54,7 @@ def test_onnxruntime_computes_what_torch_computes_for_any_weights(made: tuple[Sa
             obs = rng.uniform(-3, 3, (1, OBS_DIM)).astype(np.float32)
             noise = rng.standard_normal((1, ACT_DIM)).astype(np.float32)
             with torch.no_grad():
-                mean, log_std = state.actor(state.normaliser(torch.from_numpy(obs)))
-                expected = torch.tanh(mean + log_std.exp() * torch.from_numpy(noise)).numpy()
+                expected = state.actor.action(state.normaliser(torch.from_numpy(obs)), torch.from_numpy(noise)).numpy()
             got = session.run(["action"], {"obs": obs, "noise": noise})[0]
             assert got.shape == (1, ACT_DIM)
             assert np.abs(got - expected).max() < 1e-5
@@ -103,7 +102,7 @@ def test_metadata_is_the_contract_and_golden_samples_with_half_of_them_determini
     assert len(obs) == 8
     assert (noise[:4] == 0).all() and (noise[4:] != 0).all()
     with torch.no_grad():
-        mean, _ = state.actor(state.normaliser(torch.from_numpy(obs.copy())))
+        mean, _ = state.actor(state.normaliser(torch.from_numpy(obs.copy()))).chunk(2, dim=1)
     assert np.allclose(np.tanh(mean[:4].numpy()), action[:4], atol=1e-6)
 
 
@@ -118,7 +117,7 @@ def test_a_bundle_is_a_snapshot(made: tuple[SacState, PolicyExporter]) -> None:
 def test_a_policy_that_is_not_finite_is_not_exported() -> None:
     state, exporter = exporter_of()
     with torch.no_grad():
-        state.actor.head.bias[0] = float("nan")
+        state.actor.last.bias[0] = float("nan")
     with pytest.raises(ExportError, match="not finite"):
         exporter.bundle(1, 1)
 

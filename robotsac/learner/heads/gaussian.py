@@ -1,19 +1,54 @@
-"""The tanh-Gaussian: from the actor's raw output to an action in [-1, 1] and its log-probability.
+"""The tanh-Gaussian, SAC's own head (Haarnoja et al. 2018a, appendix C).
 
-The pre-squash sample u is kept: recovering it from the action by atanh loses it near ±1. Log-probabilities are in
-normalised units, that is per unit of the action in [-1, 1], not of torque.
+The pre-squash sample u is kept: recovering it from the action by atanh loses it near ±1.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from robotsac.learner.heads.head import Draw, split
+
 _LOG_2 = math.log(2.0)
 _HALF_LOG_2_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+@dataclass(frozen=True, slots=True)
+class TanhGaussian:
+    """a = tanh(μ + σ ε). Outputs per dimension: μ, and log σ mapped into its bounds.
+
+    Args:
+        log_std_min, log_std_max: bounds of log σ, before squashing.
+    """
+
+    log_std_min: float
+    log_std_max: float
+    outputs: int = 2
+    noises: int = 1
+
+    def action(self, raw: Tensor, noise: Tensor) -> Tensor:
+        """See :class:`~robotsac.learner.heads.head.Head`."""
+        mean, log_std = self.parameters(raw)
+        return squash(mean, log_std, noise)
+
+    def sample(self, raw: Tensor, noise: Tensor, pathwise: bool = True) -> Draw:
+        """See :class:`~robotsac.learner.heads.head.Head`; Haarnoja et al. 2018b, eq. 8."""
+        mean, log_std = self.parameters(raw)
+        u = mean + log_std.exp() * noise
+        if not pathwise:
+            u = u.detach()
+            noise = (u - mean) / log_std.exp()
+        return Draw(torch.tanh(u), log_prob(u, log_std, noise))
+
+    def parameters(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """(b, 2·act_dim) → μ and log σ, (b, act_dim) each."""
+        mean, raw_log_std = split(raw, 2)
+        return mean, bounded_log_std(raw_log_std, self.log_std_min, self.log_std_max)
 
 
 def bounded_log_std(raw: Tensor, log_std_min: float, log_std_max: float) -> Tensor:
@@ -27,19 +62,6 @@ def bounded_log_std(raw: Tensor, log_std_min: float, log_std_max: float) -> Tens
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:
     """The action tanh(μ + σ·ε), (b, act_dim). Zero noise gives the deterministic action."""
     return torch.tanh(mean + log_std.exp() * noise)
-
-
-def sample(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Reparametrised action and its log-probability (SAC, Haarnoja et al. 2018b, eq. 8; 2018a, appendix C).
-
-    Args:
-        mean, log_std, noise: (b, act_dim), noise standard normal.
-
-    Returns:
-        ``action`` (b, act_dim) in [-1, 1] and ``log_prob`` (b,), nats, normalised units.
-    """
-    u = mean + log_std.exp() * noise
-    return torch.tanh(u), log_prob(u, log_std, noise)
 
 
 def log_prob(u: Tensor, log_std: Tensor, noise: Tensor) -> Tensor:

@@ -1,0 +1,176 @@
+"""``[learn]``: which SAC, and how the learner uses its machine.
+
+The keys are in the order in which the learner is read: variant and networks, then each loss, then data, then the machine.
+What cannot work is refused here, when the configuration is read, with the reason; it needs no torch to know.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from robotsac.config.base import Count, Finite, NotNegative, Positive, Share, Table
+
+GAUSSIAN_ENTROPY_NATS = 0.5 * math.log(2 * math.pi * math.e)
+"""Differential entropy of a Gaussian with σ = 1: 1.4189 nats."""
+SIGMA_MAX = math.exp(math.log(2.0) - GAUSSIAN_ENTROPY_NATS)
+"""A Gaussian of this σ, 0.484, has the entropy of uniform actions in [-1, 1], log 2 nats: no policy has more."""
+UPDATES_PER_STEP_MAX = 5.0
+"""Above, critics that nothing stabilises overfit the newest data and their values run away (Chen et al. 2021, section 3)."""
+ENSEMBLE = 5
+"""A minimum over a random two of at least this many critics is a stabiliser too (Chen et al. 2021, figure 3)."""
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise ValueError(f"must be auto, cpu, cuda or cuda:N, not {name!r}")
+    return name
+
+
+class LearnConfig(Table):
+    """``[learn]``: SAC and the learner's processes."""
+
+    # sac: Haarnoja et al. 2018b. sac_v1: with a value network, Haarnoja et al. 2018a. ddpg: Lillicrap et al. 2016.
+    variant: Literal["sac", "sac_v1", "ddpg"] = "sac"
+
+    # Networks.
+    hidden: tuple[Count, ...] = (128, 128)
+    activation: Literal["relu", "silu", "tanh"] = "relu"
+
+    # Critics. batch_norm: batch-normalised critics without target networks (Bhatt et al. 2024, CrossQ).
+    critic: Literal["mlp", "batch_norm"] = "mlp"
+    critic_layer_norm: bool = True
+    critic_hidden: tuple[Count, ...] | None = None
+    critics: Annotated[int, Field(ge=1, le=32)] = 2
+    # Targets take the minimum over a random choice of so many critics; all of them when there are no more.
+    critic_subset: Count = 2
+    critic_dropout: Share = 0.0
+    critic_lr: Positive = 1e-3
+    polyak: Annotated[float, Field(gt=0, le=1)] = 0.02
+
+    # Actor.
+    head: Literal["gaussian", "mixture", "beta"] = "gaussian"
+    mixture_components: Annotated[int, Field(ge=1, le=16)] = 3
+    log_std_min: Finite = -5.0
+    log_std_max: Finite = 2.0
+    actor_lr: Positive = 1e-3
+    actor_delay: Count = 1
+    policy_gradient: Literal["reparameterised", "score"] = "reparameterised"
+    # Weights of |μ(s) − μ(s')|² and |μ(s) − μ(s + ε)|², ε of smooth_sigma normalised units (Mysore et al. 2021, CAPS).
+    smooth_time: NotNegative = 0.0
+    smooth_space: NotNegative = 0.0
+    smooth_sigma: Positive = 0.05
+
+    # Temperature: "auto" keeps the target entropy, a number is kept as it is.
+    temperature: Literal["auto"] | Positive = "auto"
+    temperature_init: Positive = 0.02
+    temperature_lr: Positive = 1e-3
+    # Target entropy as the standard deviation of a Gaussian action, in normalised units, per dimension.
+    target_sigma: Positive = 0.15
+
+    # Game-theoretic correction of the gradients, an experiment (see learner/correction.py).
+    correction: Literal["none", "consensus", "symplectic"] = "none"
+    correction_weight: Positive = 0.1
+    correction_normalised: bool = False
+
+    # DDPG's exploration noise, normalised action units.
+    exploration_sigma: Positive = 0.1
+
+    # Discount as a horizon in seconds: gamma = 1 - 1 / (horizon_s * control_rate_hz); or as it is.
+    horizon_s: Positive = 0.4
+    discount: Annotated[float, Field(ge=0, lt=1)] | None = None
+    # Rewards of so many steps, then the bootstrap; never across the end of an episode.
+    n_step: Annotated[int, Field(ge=1, le=20)] = 1
+
+    # Data.
+    batch_size: Count = 256
+    replay_capacity: Count = 1_000_000
+    # Replay logs of earlier runs on the same robot and task, and the share of each batch that comes from them.
+    prior_data: tuple[str, ...] = ()
+    prior_share: Share = 0.5
+    # Critic updates per new transition, and the slack (in transitions) before either side waits for the other.
+    updates_per_step: Positive = 2.0
+    slack_steps: Count = 200
+    start_steps: Count = 300
+
+    # The machine. Whether this computer has the device is asked by ``learn`` and ``train``; the robot's has no torch to ask.
+    device: Annotated[str, AfterValidator(_device)] = "auto"
+    threads: Count = 1
+    nice: Annotated[int, Field(ge=0, le=19)] = 10
+    publish_every_s: Positive = 1.0
+    checkpoint_every_s: Positive = 30.0
+    checkpoints_kept: Count = 2
+    seed: int = 0
+
+    @property
+    def stabilised(self) -> bool:
+        """Whether something keeps the critics' values in bounds at many updates per step."""
+        ensemble = self.critics >= ENSEMBLE and self.critic_subset < self.critics
+        return self.critic == "batch_norm" or self.critic_layer_norm or self.critic_dropout > 0 or ensemble
+
+    @model_validator(mode="after")
+    def _bounds(self) -> Self:
+        if self.log_std_min >= self.log_std_max:
+            raise ValueError(f"log_std_min {self.log_std_min} must be below log_std_max {self.log_std_max}")
+        if self.critic_subset > self.critics and self.critics != 1:
+            raise ValueError(f"critic_subset {self.critic_subset} is more than the {self.critics} critics there are")
+        if self.updates_per_step > UPDATES_PER_STEP_MAX and not self.stabilised:
+            raise ValueError(
+                f"updates_per_step {self.updates_per_step:g} is above {UPDATES_PER_STEP_MAX:g} and nothing stabilises the "
+                f"critics: set critic_layer_norm, critic_dropout, critics of {ENSEMBLE} or more, or critic='batch_norm'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _entropy_within_reach(self) -> Self:
+        """In normalised units uniform actions have log 2 nats per dimension, and a narrowest policy the least."""
+        if self.variant == "ddpg" or self.temperature != "auto":
+            return self
+        if self.target_sigma >= SIGMA_MAX:
+            raise ValueError(
+                f"target_sigma {self.target_sigma:g} is at or above {SIGMA_MAX:.4f}: it asks for an entropy of "
+                f"{GAUSSIAN_ENTROPY_NATS + math.log(self.target_sigma):.2f} nat per action dimension, and uniform actions "
+                f"have {math.log(2.0):.2f} nat; the temperature would grow without end"
+            )
+        narrowest = math.exp(self.log_std_min)
+        if self.head != "beta" and self.target_sigma <= narrowest:
+            raise ValueError(
+                f"target_sigma {self.target_sigma:g} is at or below exp(log_std_min) = {narrowest:.3g}, the narrowest that the "
+                "policy can be; the temperature would shrink without end"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        """Options that exclude each other."""
+        ddpg, v1 = self.variant == "ddpg", self.variant == "sac_v1"
+        wrong = {
+            "variant 'ddpg' has a deterministic actor: head must be left alone": ddpg and self.head != "gaussian",
+            "variant 'ddpg' has no score function: policy_gradient must be 'reparameterised'": ddpg
+            and self.policy_gradient == "score",
+            "variant 'ddpg' has no temperature": ddpg and self.temperature != "auto",
+            "critic 'batch_norm' is for variant 'sac' alone": self.critic == "batch_norm" and self.variant != "sac",
+            "critic_dropout is for variant 'sac' with critic 'mlp'": self.critic_dropout > 0
+            and (self.critic != "mlp" or self.variant != "sac"),
+            "variant 'sac_v1' takes the minimum over all its critics: critics must not exceed critic_subset": v1
+            and self.critics > self.critic_subset,
+            "correction is for variant 'sac' with critic 'mlp', reparameterised, without dropout, subset or delay": (
+                self.correction != "none"
+                and (
+                    self.variant != "sac"
+                    or self.critic != "mlp"
+                    or self.policy_gradient == "score"
+                    or self.critic_dropout > 0
+                    or self.critics > self.critic_subset
+                    or self.actor_delay > 1
+                )
+            ),
+            "head 'beta' has no second derivative for a correction": self.correction != "none" and self.head == "beta",
+        }
+        for reason, holds in wrong.items():
+            if holds:
+                raise ValueError(reason)
+        return self

@@ -1,0 +1,162 @@
+"""What every learning algorithm is to the rest of the learner, and what one update of it is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from robotsac.config.learn import LearnConfig
+from robotsac.errors import ConfigError
+from robotsac.learner.actor import Actor
+from robotsac.learner.heads import Beta, Deterministic, Head, TanhGaussian, TanhMixture
+from robotsac.learner.networks import Normaliser, Shape
+from robotsac.learner.replay import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """The randomness of one update, all of it, so that an update is a function.
+
+    Attributes:
+        next_action, action: (b, noises·act_dim) standard normal, for the action at s' and the one at s.
+        space: (b, obs_dim) standard normal, for neighbours of s; ``None`` when nobody asks.
+        subset: (M,) indices of the critics whose minimum is the target; ``None`` = all.
+        dropout: (3, N, b, units) uniform in [0, 1), for the critics at target, loss and actor; ``None`` = no dropout.
+    """
+
+    next_action: Tensor
+    action: Tensor
+    space: Tensor | None = None
+    subset: Tensor | None = None
+    dropout: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseShape:
+    """How much randomness an update takes (see :class:`Noise`); 0 = none of that kind."""
+
+    action: int
+    space: int = 0
+    critics: int = 0
+    subset: int = 0
+    dropout_units: int = 0
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> Noise:
+        """Fresh noise on the generator's device."""
+        device = generator.device
+        both = torch.randn(2, batch_size, self.action, generator=generator, device=device)
+        space = subset = dropout = None
+        if self.space:
+            space = torch.randn(batch_size, self.space, generator=generator, device=device)
+        if self.subset:
+            subset = torch.randperm(self.critics, generator=generator, device=device)[: self.subset]
+        if self.dropout_units:
+            size = (3, self.critics, batch_size, self.dropout_units)
+            dropout = torch.rand(size, generator=generator, device=device)
+        return Noise(both[0], both[1], space, subset, dropout)
+
+
+class Algorithm(Protocol):
+    """Everything that an update reads or changes; what a checkpoint must hold, besides replay and generators.
+
+    Attributes:
+        normaliser, actor: what is exported.
+        updates: critic updates so far.
+        noise_shape: what :meth:`update` takes.
+    """
+
+    normaliser: Normaliser
+    actor: Actor
+    updates: int
+    noise_shape: NoiseShape
+
+    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """One update, in place; a function of state, batch and noise.
+
+        Returns:
+            Device scalars, by name; ``critic_loss`` and ``q`` always, ``actor_loss`` when the actor was updated. Read them
+            rarely: reading waits for the device.
+        """
+        ...
+
+    def modules(self) -> Mapping[str, nn.Module]:
+        """Every network, by name."""
+        ...
+
+    def scalars(self) -> Mapping[str, Tensor]:
+        """Every learned number outside the networks, by name."""
+        ...
+
+    def optimizers(self) -> Mapping[str, Optimizer]:
+        """Every optimizer, by name."""
+        ...
+
+
+def head_of(learn: LearnConfig) -> Head:
+    """The policy head that ``[learn]`` names."""
+    if learn.variant == "ddpg":
+        return Deterministic(learn.exploration_sigma)
+    if learn.head == "mixture":
+        return TanhMixture(learn.mixture_components, learn.log_std_min, learn.log_std_max)
+    if learn.head == "beta":
+        return Beta()
+    return TanhGaussian(learn.log_std_min, learn.log_std_max)
+
+
+def actor_of(learn: LearnConfig, obs_dim: int, act_dim: int, seeded: torch.Generator) -> Actor:
+    """A fresh actor."""
+    return Actor(Shape(obs_dim, act_dim, learn.hidden, learn.activation), head_of(learn), seeded)
+
+
+def critic_shape(learn: LearnConfig, obs_dim: int, act_dim: int) -> Shape:
+    """Of the critics; their width may be their own."""
+    return Shape(obs_dim, act_dim, learn.critic_hidden or learn.hidden, learn.activation)
+
+
+def discount_of(learn: LearnConfig, control_rate_hz: float) -> float:
+    """γ per control step.
+
+    Raises:
+        ConfigError: the horizon is not longer than a control step.
+    """
+    if learn.discount is not None:
+        return learn.discount
+    if learn.horizon_s * control_rate_hz <= 1.0:
+        raise ConfigError(
+            f"learn.horizon_s {learn.horizon_s} s is not longer than one control step of {1 / control_rate_hz:.3g} s",
+            reason="the discount would be 0 or below",
+            command="robotsac learn --set learn.horizon_s=1.0",
+        )
+    return 1.0 - 1.0 / (learn.horizon_s * control_rate_hz)
+
+
+def step(optimizer: Optimizer, loss: Tensor) -> None:
+    """One step of ``optimizer`` down ``loss``."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that ``learn.device`` names; ``auto`` is a GPU where there is one.
+
+    Raises:
+        ConfigError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(
+            f"learn.device {name!r} cannot be used here",
+            reason=str(error).splitlines()[0],
+            command="--set learn.device=auto",
+        ) from error
+    return device

@@ -1,0 +1,149 @@
+"""Game-theoretic corrections of SAC's gradients: consensus optimisation and symplectic gradient adjustment.
+
+An experiment, off by default. Actor and critic are two players, each with its own loss:
+
+    critic   L_Q(θ, φ) = Σ_i mean ½ (Q_θi(s, a) − y(φ))²,   y = r + γ(1 − d)(min Q_θ̄(s', a') − α log π_φ(a'|s'))
+    actor    L_π(θ, φ) = mean (α log π_φ(a|s) − min Q_θi(s, a))
+
+ξ = (∇_θ L_Q, ∇_φ L_π) is what plain SAC steps along, H its Jacobian in (θ, φ). The game that is corrected has the target
+action in the graph: y depends on φ. With the usual detached target, ∂(∇_θ L_Q)/∂φ is zero and there is no rotation to
+correct; target network and temperature are constants of the game. ξ itself is the same as SAC's, since ∇_θ and ∇_φ do not
+differentiate y by θ. ξ is the gradient of no single function, so the theory of the papers holds for the game as written
+here, not for fitted Q-iteration as a whole.
+
+    consensus    ξ + λ Hᵀξ                    Mescheder, Nowozin and Geiger 2017, eq. 13: down ½|ξ|² as well
+    symplectic   ξ + λ Aᵀξ, A = (H − Hᵀ)/2    Balduzzi et al. 2018, definition 5 and algorithm 1, λ's sign aligned
+
+Products with H and Hᵀ come from autograd; H is never formed. Eager only: a second derivative is taken through everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from robotsac.config.learn import LearnConfig
+from robotsac.learner.actor_loss import actor_loss
+from robotsac.learner.algorithm import Noise
+from robotsac.learner.critic import critic_loss
+from robotsac.learner.replay import Batch
+
+if TYPE_CHECKING:
+    from robotsac.learner.sac import SacState
+
+Vectors = list[Tensor]
+TINY = 1e-12
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What is added to the players' gradients.
+
+    Args:
+        kind: which.
+        weight: λ > 0.
+        normalised: scale the correction, per player, to the length of that player's gradient before λ is applied.
+    """
+
+    kind: Literal["consensus", "symplectic"]
+    weight: float
+    normalised: bool
+
+    @classmethod
+    def of(cls, learn: LearnConfig) -> Correction | None:
+        """As ``[learn]`` says; ``None`` for none."""
+        if learn.correction == "none":
+            return None
+        return cls(learn.correction, learn.correction_weight, learn.correction_normalised)
+
+    def gradients(self, losses: Sequence[Tensor], players: Sequence[Sequence[Tensor]]) -> list[Vectors]:
+        """Corrected gradients, per player and parameter.
+
+        Args:
+            losses: one scalar per player, twice differentiable.
+            players: the parameters of each.
+        """
+        everything = [parameter for player in players for parameter in player]
+        xi = [
+            gradient
+            for loss, player in zip(losses, players, strict=True)
+            for gradient in _gradients(loss, player, create_graph=True)
+        ]
+        added = self._correction(xi, everything)
+        result, start = [], 0
+        for player in players:
+            stop = start + len(player)
+            result.append(self._sum([g.detach() for g in xi[start:stop]], added[start:stop]))
+            start = stop
+        return result
+
+    def update(
+        self, state: SacState, batch: Batch, obs: Tensor, next_obs: Tensor, noise: Noise, alpha: Tensor
+    ) -> dict[str, Tensor]:
+        """One simultaneous, corrected step of critics and actor, then α's. Returns what ``sac.update`` does."""
+        from robotsac.learner.sac import soft_target, update_temperature
+
+        q = state.critic(obs, batch.action)
+        # The target's own graph leads to φ alone: the target network takes no gradient.
+        q_loss = critic_loss(q, soft_target(state, batch, next_obs, noise, alpha))
+        action, log_prob = state.actor.sample(obs, noise.action)
+        policy_loss = actor_loss(log_prob, state.critic(obs, action).amin(dim=0), alpha)
+        players = [list(state.critic.parameters()), list(state.actor.parameters())]
+        for player, gradients in zip(players, self.gradients((q_loss, policy_loss), players), strict=True):
+            for parameter, gradient in zip(player, gradients, strict=True):
+                parameter.grad = gradient
+        state.critic_adam.step()
+        state.actor_adam.step()
+        log_prob = log_prob.detach()
+        update_temperature(state, log_prob)
+        return {
+            "critic_loss": q_loss.detach(),
+            "q": q.detach().mean(),
+            "actor_loss": policy_loss.detach(),
+            "entropy": -log_prob.mean(),
+            "alpha": alpha,
+        }
+
+    def _correction(self, xi: Vectors, parameters: Vectors) -> Vectors:
+        transposed = transposed_product(xi, parameters, [g.detach() for g in xi])
+        if self.kind == "consensus":
+            return transposed
+        product = jacobian_product(xi, parameters, [g.detach() for g in xi])
+        adjustment = [0.5 * (t - p) for t, p in zip(transposed, product, strict=True)]
+        # Alignment (Balduzzi et al. 2018, section 4): away from unstable points, toward stable ones.
+        to_descent, to_adjustment = _dot(xi, transposed), _dot(adjustment, transposed)
+        sign = torch.where(to_descent * to_adjustment + TINY >= 0, 1.0, -1.0)
+        return [sign * part for part in adjustment]
+
+    def _sum(self, gradient: Vectors, added: Vectors) -> Vectors:
+        weight: Tensor | float = self.weight
+        if self.normalised:
+            weight = self.weight * (_dot(gradient, gradient) / (_dot(added, added) + TINY)).sqrt()
+        return [g + weight * a for g, a in zip(gradient, added, strict=True)]
+
+
+def transposed_product(xi: Vectors, parameters: Vectors, vector: Vectors) -> Vectors:
+    """Hᵀv with H = ∂ξ/∂w: the gradient of ξ·v with v constant. Shapes as ``parameters``."""
+    return _gradients(_dot(xi, vector), parameters)
+
+
+def jacobian_product(xi: Vectors, parameters: Vectors, vector: Vectors) -> Vectors:
+    """Hv, of two reverse passes: Hᵀu is linear in u, and the gradient of (Hᵀu)·v by u is Hv. Shapes as ``parameters``."""
+    u = [torch.zeros_like(g, requires_grad=True) for g in xi]
+    through = _gradients(_dot(xi, u), parameters, create_graph=True)
+    return _gradients(_dot(through, vector), u)
+
+
+def _gradients(scalar: Tensor, by: Sequence[Tensor], create_graph: bool = False) -> Vectors:
+    if not scalar.requires_grad:
+        return [torch.zeros_like(parameter) for parameter in by]
+    found = torch.autograd.grad(scalar, list(by), create_graph=create_graph, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(by, found, strict=True)]
+
+
+def _dot(one: Vectors, other: Vectors) -> Tensor:
+    return torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum()

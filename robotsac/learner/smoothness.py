@@ -1,0 +1,54 @@
+"""Smoothness of the policy itself, for the sake of gears (Mysore et al. 2021, CAPS, eqs. 1 to 3).
+
+On deterministic actions, not on rewards: a reward for small changes is learned slowly and traded away, and noise would be
+punished with the policy.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from torch import Tensor
+
+from robotsac.learner.actor import Actor
+from robotsac.learner.algorithm import Noise
+
+
+class Weights(Protocol):
+    """Weights of the two terms, and σ of the neighbours, normalised observation units."""
+
+    @property
+    def smooth_time(self) -> float:
+        """Of |μ(s) − μ(s')|²."""
+        ...
+
+    @property
+    def smooth_space(self) -> float:
+        """Of |μ(s) − μ(s + ε)|²."""
+        ...
+
+    @property
+    def smooth_sigma(self) -> float:
+        """Of ε."""
+        ...
+
+
+def smoothness_loss(actor: Actor, obs: Tensor, next_obs: Tensor, noise: Noise, weights: Weights) -> Tensor:
+    """w_t·mean |μ(s) − μ(s')|² + w_s·mean |μ(s) − μ(s + ε)|², μ the deterministic action.
+
+    Args:
+        actor: whose.
+        obs, next_obs: (b, obs_dim) normalised.
+        noise: ``space`` (b, obs_dim) when the second term has a weight.
+        weights: of the terms.
+
+    Returns:
+        ()
+    """
+    silent = noise.action.new_zeros(noise.action.shape)
+    here = actor.action(obs, silent)
+    loss = weights.smooth_time * (here - actor.action(next_obs, silent)).square().sum(dim=-1).mean()
+    if noise.space is not None:
+        near = actor.action(obs + weights.smooth_sigma * noise.space, silent)
+        loss = loss + weights.smooth_space * (here - near).square().sum(dim=-1).mean()
+    return loss
