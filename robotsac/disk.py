@@ -10,14 +10,21 @@ from pathlib import Path
 from robotsac.errors import StorageError
 
 MB = 1_000_000
+UNBOUNDED = 2**63 - 1
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that this user may still write below ``folder``, which need not be there yet; 0 when that cannot be told."""
+    """Bytes that this user may still write below ``folder``, which need not be there yet; 0 when that cannot be told.
+
+    A file system without a size (``/proc``, tmpfs without a limit) has no bound: :data:`UNBOUNDED`. What keeps one from
+    writing there is not room, and shows when it is tried.
+    """
     try:
         disk = os.statvfs(_reachable(folder))
     except OSError:
         return 0
+    if disk.f_blocks == 0:
+        return UNBOUNDED
     return disk.f_bavail * disk.f_frsize
 
 

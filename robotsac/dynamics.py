@@ -6,11 +6,14 @@ The same computation on robot and in simulation. It is a model, not the plant: i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from robotsac.config.loading import edit_command
+from robotsac.config.schema import RobotConfig
 from robotsac.errors import ConfigError
 
 Vector = NDArray[np.float64]
@@ -37,9 +40,17 @@ class RigidBody:
         self._q_index, self._dof = joint_indices(self.model, joint_names, model)
         self._site = mujoco.mj_name2id(self.model, mujoco.mjtObj.mjOBJ_SITE, tip_site)
         if self._site < 0:
-            raise ConfigError(f"{model}: there is no site {tip_site!r}", reason="robot.tip_site names it")
+            sites = ", ".join(self.model.site(i).name for i in range(self.model.nsite)) or "none"
+            raise ConfigError(
+                f"robot.tip_site: there is no site {tip_site!r} in {model}", reason=f"the model has sites: {sites}"
+            )
         self._jacobian = np.zeros((3, self.model.nv))
         self._bias = np.zeros(self.model.nv)
+
+    @classmethod
+    def from_config(cls, robot: RobotConfig) -> Self:
+        """Of a robot. Raises as the constructor."""
+        return cls(robot.model, tuple(joint.name for joint in robot.joints), robot.tip_site)
 
     def gravity(self, q: Vector) -> Vector:
         """Torque (n,), N·m, that holds the arm still at ``q`` (n,), rad, against gravity."""
@@ -50,6 +61,16 @@ class RigidBody:
         mujoco.mj_rne(self.model, self._data, 0, self._bias)
         gravity: Vector = self._bias[self._dof]
         return gravity
+
+    def inertia(self, q: Vector) -> Vector:
+        """Inertia (n,), kg·m², that each joint's motor faces at ``q`` (n,), rad, while the others stand still."""
+        self._data.qpos[self._q_index] = q
+        mujoco.mj_kinematics(self.model, self._data)
+        mujoco.mj_comPos(self.model, self._data)
+        mujoco.mj_crb(self.model, self._data)
+        full = np.zeros((self.model.nv, self.model.nv))
+        mujoco.mj_fullM(self.model, self._data, full)
+        return np.array(np.diagonal(full)[self._dof])
 
     def tip(self, q: Vector) -> Vector:
         """Position (3,), m, of the tip at ``q`` (n,), rad, in the base frame of the MJCF."""
@@ -75,7 +96,9 @@ def load_model(path: Path) -> mujoco.MjModel:
     try:
         return mujoco.MjModel.from_xml_path(str(path))
     except ValueError as error:
-        raise ConfigError(f"{path} is not a model MuJoCo can load", reason=str(error)) from error
+        raise ConfigError(
+            f"{path} is not a model MuJoCo can load", reason=" ".join(str(error).split()), command=edit_command(path)
+        ) from error
 
 
 def joint_indices(
@@ -90,10 +113,15 @@ def joint_indices(
     for name in joint_names:
         joint = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, name)
         if joint < 0:
-            present = [model.joint(i).name for i in range(model.njnt)]
-            raise ConfigError(f"{path}: there is no joint {name!r}", reason=f"the model has {present}")
+            present = ", ".join(model.joint(i).name for i in range(model.njnt)) or "none"
+            raise ConfigError(
+                f"robot.joints: there is no joint {name!r} in {path}", reason=f"the model has joints: {present}"
+            )
         if int(model.jnt_type[joint]) not in (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)):
-            raise ConfigError(f"{path}: joint {name!r} has more than one degree of freedom")
+            raise ConfigError(
+                f"robot.joints: joint {name!r} of {path} has more than one degree of freedom",
+                reason="an arm here is made of hinges and slides, one number each",
+            )
         q_index.append(int(model.jnt_qposadr[joint]))
         dof.append(int(model.jnt_dofadr[joint]))
     return np.array(q_index, dtype=np.intp), np.array(dof, dtype=np.intp)

@@ -15,6 +15,12 @@ from pathlib import Path
 AGAIN = "the same command again"
 """As a ``command``: what was typed, once more. Only the command line knows it, and puts it in (``robotsac.cli.console``)."""
 
+ROBOT_FILE = "the robot's file"
+"""As a ``command``: look at the robot that was typed, or edit its file. The command line knows which (the same place)."""
+
+LEARN = "a learner where this robot looks for one"
+"""As a ``command``: start one. Whoever has the configuration knows the address (``robotsac.cli.collect``)."""
+
 ANOTHER_RUN = "robotsac learn --run run-$(date +%m%d-%H%M%S)"
 """As a ``command``: learn in a run of another name, which the shell makes up."""
 
@@ -25,17 +31,19 @@ class RobotsacError(Exception):
     Args:
         message: what happened, one sentence, naming the thing, the value, the limit and the unit.
         reason: why, one sentence.
-        command: the command that helps, exactly as it would be typed; :data:`AGAIN`; or, where it begins with ``--``,
-            one option and its value, for the end of the command that was typed.
+        command: the command that helps, exactly as it would be typed; :data:`AGAIN`, :data:`ROBOT_FILE` or
+            :data:`LEARN`; or, where it begins with ``--``, one option and its value, for the end of the command that was
+            typed. Without one, the class's ``usual_command``.
     """
 
     exit_code = 1
+    usual_command = ""
 
     def __init__(self, message: str, *, reason: str = "", command: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason
-        self.command = command
+        self.command = command or self.usual_command
 
     def __str__(self) -> str:
         return f"{self.message} ({self.reason})" if self.reason else self.message
@@ -54,6 +62,7 @@ class ConfigError(RobotsacError):
     """A configuration file, an override or a command-line value is wrong."""
 
     exit_code = 2
+    usual_command = ROBOT_FILE
 
 
 class DriverUnavailable(RobotsacError):
@@ -66,10 +75,13 @@ class ArmError(RobotsacError):
     """Something about the arm itself: bus, joint, configuration, state."""
 
     exit_code = 4
+    usual_command = AGAIN  # once what the reason asks for is done
 
 
 class ArmStateError(ArmError):
-    """A call that is not legal in the arm's present lifecycle state."""
+    """A call that is not legal in the arm's present lifecycle state: a programmer's mistake, not an operator's."""
+
+    usual_command = ""
 
 
 class ArmSetupError(ArmError):
@@ -118,7 +130,7 @@ class FaultCode(enum.Enum):
     NOT_FINITE = "a number is not finite"
     WRONG_SHAPE = "a torque has the wrong shape"
     POSITION = "position {value} {unit} is beyond the hard limit of {limit} {unit}"
-    VELOCITY = "velocity {value} {unit} is beyond the hard limit of {limit} {unit}"
+    VELOCITY = "velocity {value} {unit} is beyond the fault threshold of {limit} {unit}"
     TEMPERATURE = "temperature {value} {unit} has reached the limit of {limit} {unit}"
     BUS = "no valid reply in {value} bus rounds in a row, the limit is {limit}"
     JOINT = "{detail}"
@@ -155,7 +167,8 @@ class GuardFault(ArmError):
         reason: str = "",
     ) -> None:
         where = f"joint {joint} ({name}): " if joint is not None else ""
-        words = code.value.format(value=f"{value:.4g}", limit=f"{limit:.4g}", unit=unit, detail=detail)
+        shown, shown_limit = _apart(value, limit)
+        words = code.value.format(value=shown, limit=shown_limit, unit=unit, detail=detail)
         super().__init__(where + words, reason=reason or detail, command=AGAIN)
         self.code = code
         self.latched = True
@@ -170,7 +183,7 @@ class GuardFault(ArmError):
         """Say that the flight recorder wrote ``path``, and how to look at it."""
         told = f"what came before is in {path}; once the cause is gone, the same command goes on"
         self.reason = f"{self.reason}; {told}" if self.reason else told
-        self.command = f"cat {shlex.quote(str(path))}"
+        self.command = f"robotsac fault show {shlex.quote(str(path))}"
 
 
 class LinkError(RobotsacError):
@@ -197,6 +210,12 @@ class CheckpointError(RobotsacError):
     exit_code = 8
 
 
+class TaskError(RobotsacError):
+    """A task's own code raised, or gave what no task may give. The arm is not to blame."""
+
+    exit_code = 9
+
+
 def path_command(error: Exception, path: Path) -> str:
     """The command that shows why ``path`` could not be used: its disk where that is full, else who may do what there.
 
@@ -214,3 +233,11 @@ def path_command(error: Exception, path: Path) -> str:
         return f"findmnt -T {shlex.quote(str(there))}"
     access = isinstance(error, OSError) and code not in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
     return f"{'ls -ld' if access else 'df -h'} {shlex.quote(str(there))}"
+
+
+def _apart(value: float, limit: float) -> tuple[str, str]:
+    """Both in as few digits as tell their sizes apart, four at least."""
+    for digits in range(4, 18):
+        if abs(value) == abs(limit) or f"{abs(value):.{digits}g}" != f"{abs(limit):.{digits}g}":
+            break
+    return f"{value:.{digits}g}", f"{limit:.{digits}g}"

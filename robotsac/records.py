@@ -94,6 +94,7 @@ class Transitions:
         action: (b, act_dim) float32, the *applied* action.
         reward: (b,) float32.
         terminal: (b,) float32, 1 where the next state must not be bootstrapped from.
+        steps: (b,) float32, how many control steps lie between obs and next_obs; ``None`` = one. The reward is theirs.
     """
 
     obs: NDArray[np.float32]
@@ -101,20 +102,34 @@ class Transitions:
     reward: NDArray[np.float32]
     next_obs: NDArray[np.float32]
     terminal: NDArray[np.float32]
+    steps: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.reward)
 
 
 def transitions(records: Records) -> Transitions:
-    """Pair consecutive records of one boot, in order of ``seq``.
+    """Pair consecutive records of one boot, in order of ``seq``; which of them pair: :func:`paired`."""
+    pairs = paired(records)
+    head, tail = records[:-1][pairs], records[1:][pairs]
+    return Transitions(
+        obs=np.ascontiguousarray(head["obs"]),
+        action=np.ascontiguousarray(head["action_applied"]),
+        reward=np.ascontiguousarray(head["reward"]),
+        next_obs=np.ascontiguousarray(tail["obs"]),
+        terminal=terminal(tail),
+    )
+
+
+def paired(records: Records) -> NDArray[np.bool_]:
+    """Of records of one boot in order of ``seq``, whether each makes a transition with the next one; one shorter.
 
     No pair crosses an episode or a gap in ``seq``; the last pair of an episode that ended in a FAULT is dropped, since
     its next state is no evidence of what the action does, and so is one that ended in a way this software does not know;
     a pair with a non-finite number in it is dropped.
     """
     head, tail = records[:-1], records[1:]
-    paired = (
+    pairs: NDArray[np.bool_] = (
         (tail["seq"] == head["seq"] + 1)
         & (tail["episode"] == head["episode"])
         & ((head["flags"] & Flag.FINAL) == 0)
@@ -124,12 +139,9 @@ def transitions(records: Records) -> Transitions:
         & np.isfinite(tail["obs"]).all(axis=1)
         & np.isfinite(head["action_applied"]).all(axis=1)
     )
-    head, tail = head[paired], tail[paired]
-    terminal = np.isin(tail["end"], (EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE))
-    return Transitions(
-        obs=np.ascontiguousarray(head["obs"]),
-        action=np.ascontiguousarray(head["action_applied"]),
-        reward=np.ascontiguousarray(head["reward"]),
-        next_obs=np.ascontiguousarray(tail["obs"]),
-        terminal=terminal.astype(np.float32),
-    )
+    return pairs
+
+
+def terminal(records: Records) -> NDArray[np.float32]:
+    """1 where the task itself ended the episode at a record, else 0."""
+    return np.isin(records["end"], (EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE)).astype(np.float32)

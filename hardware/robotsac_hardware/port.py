@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import shlex
 import termios
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,7 +25,9 @@ WRITE_TIMEOUT_NS = 50_000_000
 LATENCY_MATTERS_ABOVE_HZ = 50
 LATENCY_MAX_MS = 1
 USB_SERIAL_FOLDER = Path("/sys/bus/usb-serial/devices")
-_TWIN = "robotsac collect --robot arm0-twin"
+# For the end of whatever command was typed.
+_TWIN = "--robot arm0-twin"
+_SERIAL_DEVICES = "find /dev -name 'ttyUSB*' -o -name 'ttyACM*' -o -name 'ttyS*'"
 
 
 class Port(Protocol):
@@ -159,19 +162,28 @@ class SerialPort:
         return BusLost(
             f"port {self.name} is gone",
             reason=str(error) if error else "the other side closed it",
-            command=f"ls -l {self.name}",
+            command=f"ls -l {shlex.quote(self.name)}",
         )
 
 
 def _refusal(name: str, error: Exception) -> DriverUnavailable:
     code = getattr(error, "errno", None)
-    if code == errno.ENOENT or not Path(name).exists():
+    # os.path: Path.exists() raises where a folder on the way may not be looked into, or is a file.
+    if code == errno.ENOENT or not os.path.exists(name):  # noqa: PTH110
         return DriverUnavailable(
-            f"port {name} is not there", reason="is the adapter plugged in? Without an arm, run the twin", command=_TWIN
+            f"port {name} is not there",
+            reason="is the adapter plugged in? Without an arm, take the twin",
+            command=_TWIN,
+        )
+    if not Path(name).is_char_device():
+        return DriverUnavailable(
+            f"port {name} is not a serial device",
+            reason="robot.driver.port names a device such as /dev/ttyUSB0; the command lists those there are",
+            command=_SERIAL_DEVICES,
         )
     if code in (errno.EAGAIN, errno.EWOULDBLOCK, errno.EBUSY):
         return DriverUnavailable(
-            f"port {name} is in use by another program", reason=str(error), command=f"fuser -v {name}"
+            f"port {name} is in use by another program", reason=str(error), command=f"fuser -v {shlex.quote(name)}"
         )
     if code in (errno.EACCES, errno.EPERM):
         return DriverUnavailable(
@@ -179,7 +191,7 @@ def _refusal(name: str, error: Exception) -> DriverUnavailable:
             reason="serial devices belong to the group dialout; log in again after joining it",
             command='sudo usermod -aG dialout "$USER"',
         )
-    return DriverUnavailable(f"port {name} cannot be opened", reason=str(error), command=f"fuser -v {name}")
+    return DriverUnavailable(f"port {name} cannot be opened", reason=str(error), command=f"ls -l {shlex.quote(name)}")
 
 
 def _lower_latency(port: serial.Serial) -> None:
@@ -199,5 +211,5 @@ def _check_latency(name: str, bus_rate_hz: int, folder: Path) -> None:
         raise ArmSetupError(
             f"port {name}: latency timer {latency_ms} ms > {LATENCY_MAX_MS} ms at a bus rate of {bus_rate_hz} Hz",
             reason="the adapter holds a partly filled USB packet back for this long; hardware/README.md has a udev rule",
-            command=f"echo {LATENCY_MAX_MS} | sudo tee {timer}",
+            command=f"echo {LATENCY_MAX_MS} | sudo tee {shlex.quote(str(timer))}",
         )

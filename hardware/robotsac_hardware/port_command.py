@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ START_DEADLINE_S = 20.0
 END_DEADLINE_S = 2.0
 LINE_SIZE_MAX = 65_536
 _STDERR_TAIL = 4096
+# For the end of whatever command was typed: its port is provided by a program that is there.
+_TWIN = "--robot arm0-twin"
 
 
 class PortProgram:
@@ -69,11 +72,11 @@ class PortProgram:
             return _port_of(line)
         except OSError as error:
             self.close()
-            raise self._unavailable("cannot be run", str(error)) from error
+            raise self._unavailable("cannot be run", str(error), _TWIN) from error
         except _NoPort as error:
             reason = error.reason or self._last_complaint() or "it printed nothing on stderr"
             self.close()
-            raise self._unavailable(str(error), reason) from None
+            raise self._unavailable(str(error), reason, shlex.join(self.command)) from None
 
     def close(self) -> None:
         """End it: stdin closed, asked, waited for, killed. Idempotent; never raises."""
@@ -122,9 +125,9 @@ class PortProgram:
             return ": ".join(words)
         return lines[-1].strip() if lines else ""
 
-    def _unavailable(self, what: str, reason: str) -> DriverUnavailable:
+    def _unavailable(self, what: str, reason: str, command: str) -> DriverUnavailable:
         words = " ".join(self.command)
-        return DriverUnavailable(f"robot.driver.port_command: {words!r} {what}", reason=reason, command=words)
+        return DriverUnavailable(f"robot.driver.port_command: {words!r} {what}", reason=reason, command=command)
 
 
 class _NoPort(Exception):

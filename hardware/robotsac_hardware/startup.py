@@ -227,7 +227,10 @@ def _unfit(servo: Servo, register: Register, found: int, wanted: str, why: str) 
 
 def _map_block(bus: Bus, servo: Servo, block: IndirectBlock) -> None:
     if block.count < BLOCK_SIZE:
-        raise ArmSetupError(f"{servo}: {block.count} indirect registers, {BLOCK_SIZE} are needed")
+        raise ArmSetupError(
+            f"{servo}: {block.count} indirect registers, {BLOCK_SIZE} are needed",
+            reason="this firmware has fewer; update it with ROBOTIS Dynamixel Wizard",
+        )
     wanted = indirect_addresses()
     bus.write_bytes(servo, "Indirect Address", block.address_at, wanted)
     found = bus.read_bytes(servo, "Indirect Address", block.address_at, len(wanted))

@@ -33,8 +33,9 @@ RECENT_EPISODES = 50
 # Share of the newest step in the mean period that the rate is made of.
 RATE_SMOOTHING = 0.05
 ERROR_FILE = "actor-error.json"
-# Deadline misses that an episode may end with before collection gives up: one is a hiccup, many are a broken set-up.
+# Deadline misses within so many seconds before collection gives up: one is a hiccup, many are a broken set-up.
 DEADLINE_FAULTS_MAX = 20
+DEADLINE_WINDOW_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Actor:
         self._uplink = SharedBlock.attach(args.uplink_board_name, UPLINK_FIELDS)
         self._parent = os.getppid()
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
-        self._deadline_faults = 0
+        self._deadline_faults: deque[float] = deque()
 
     def run(self) -> None:
         """Connect, wait for the learner, move, stop. Raises what the supervisor must show."""
@@ -101,7 +102,15 @@ class Actor:
         ring = RecordRing.attach(args.ring_name, record_dtype(contract.obs_dim, contract.act_dim))
         store, refusals = BundleStore(args.folder / "policies"), args.folder / "policy-refused.txt"
         slot = PolicySlot(store, contract, args.config.policy, refusals)
-        runner = EpisodeRunner(env, slot, ring.push, seed=args.seed, random_hold_s=args.config.collect.random_hold_s)
+        hold = args.config.collect
+        runner = EpisodeRunner(
+            env,
+            slot,
+            ring.push,
+            seed=args.seed,
+            random_hold_s=hold.random_hold_s,
+            noise_hold_s=hold.noise_hold_s,
+        )
         try:
             self._enter(Phase.CONNECTING)
             env.arm.connect()
@@ -113,14 +122,15 @@ class Actor:
                 env.start()
                 self._collect(env, runner, slot)
         finally:
-            slot.stop()
             if board["stop"] != Stop.NOW and env.guard.state in (GuardState.HOLD, GuardState.ACTIVE):
                 self._enter(Phase.PARKING)
-                env.guard.park()
+                env.guard.park(self._stopping_now)
             self._enter(Phase.STOPPING)
             env.close()
             board["torque_off"] = int(env.arm.torque_is_off())
             self._enter(Phase.ENDED)
+            # Last: it waits for a thread, and a bus that waits trips the servos' watchdog.
+            slot.stop()
 
     def _collect(self, env: ArmEnv, runner: EpisodeRunner, slot: PolicySlot) -> None:
         board = self._board
@@ -179,9 +189,12 @@ class Actor:
             self._weigh(summary.fault)
 
     def _weigh(self, fault: GuardFault) -> None:
-        """A latched fault ends collection; a missed deadline is forgiven a bounded number of times."""
-        self._deadline_faults += 1
-        if fault.latched or self._deadline_faults > DEADLINE_FAULTS_MAX:
+        """A latched fault ends collection; missed deadlines are forgiven while they are rare."""
+        now_s, faults = time.monotonic(), self._deadline_faults
+        faults.append(now_s)
+        while now_s - faults[0] > DEADLINE_WINDOW_S:
+            faults.popleft()
+        if fault.latched or len(faults) > DEADLINE_FAULTS_MAX:
             raise fault
 
     def _wait_for_learner(self) -> None:
@@ -262,7 +275,14 @@ class Actor:
         return 0 < self._args.steps <= self._board["steps"]
 
     def _stopping(self) -> bool:
+        """Asked at every control tick, whatever the arm does: the sign of life too."""
+        self._board["beat_ns"] = time.monotonic_ns()
         return self._board["stop"] != Stop.NO or os.getppid() != self._parent
+
+    def _stopping_now(self) -> bool:
+        """While parking: whether even that must end, with torque off where the arm is."""
+        self._board["beat_ns"] = time.monotonic_ns()
+        return self._board["stop"] == Stop.NOW
 
     def _enter(self, phase: Phase) -> None:
         self._board["phase"] = phase

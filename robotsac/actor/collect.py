@@ -2,34 +2,38 @@
 
 It is the only process of the three that listens to the terminal. Ctrl-C, SIGTERM or a closed terminal once: the actor parks the arm and
 switches torque off, the uplink delivers what it can; twice: no parking. A child that dies is noticed within a tick of
-this loop: without the uplink, records wait in shared memory and it is started again; without the actor nothing moves,
-because the servos' own watchdog has stopped the arm.
+this loop, one that hangs within seconds: without the uplink, records wait in shared memory and it is started again;
+without the actor nothing moves, because the servos' own watchdog has stopped the arm. From the first order to stop on,
+everything has a deadline.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robotsac.actor.actor import ERROR_FILE, RECENT_EPISODES
+from robotsac.actor.actor_child import POLL_S
 from robotsac.actor.board import Phase, Stop
-from robotsac.actor.children import POLL_S, Children
+from robotsac.actor.children import Children
 from robotsac.actor.contract import robot_contract
+from robotsac.actor.report import CollectReport, Ended, report_json
 from robotsac.actor.status import CollectStatus, LinkWatch
-from robotsac.actor.uplink_block import LinkPhase
+from robotsac.actor.uplink_block import LinkPhase, lost_words
 from robotsac.clock import NS_PER_S
 from robotsac.config import Config
-from robotsac.errors import RobotsacError, StorageError, path_command
+from robotsac.errors import ArmError, RobotsacError, StorageError, path_command
 from robotsac.lock import FileLock
 from robotsac.signals import SignalCount, counted_signals
+
+__all__ = ["CollectOptions", "CollectReport", "Ended", "collect", "report_json", "writable"]
 
 HINT_AFTER_S = 4.0
 LOCK_FILE, CONFIG_FILE = ".lock", "config.json"
@@ -56,23 +60,6 @@ class CollectOptions:
     should_stop: Callable[[], bool] = lambda: False
 
 
-@dataclass(frozen=True, slots=True)
-class CollectReport:
-    """What a run of ``collect`` amounted to.
-
-    ``seconds`` is the whole run, ``moving_seconds`` from the first movement to the last, both on the host's clock;
-    ``interrupted`` when a signal ended it.
-    """
-
-    status: CollectStatus
-    seconds: float
-    moving_seconds: float
-    interrupted: bool
-    torque_off: bool
-    unsent: int
-    error: RobotsacError | None
-
-
 def collect(
     config: Config,
     options: CollectOptions,
@@ -97,7 +84,7 @@ def collect(
             return _Supervisor(config, options, children, on_status, on_event).run()
         finally:
             children.release()
-            if folder in made and not children.uplink_starts:
+            if folder in made and not children.uplink.starts:
                 _take_away(made)
 
 
@@ -120,51 +107,84 @@ class _Supervisor:
         self._signals = SignalCount()
         self._begin_s = 0.0
         self._hinted = False
+        self._silence_told = False
+        self._moved_ns = 0
+        self._stop_reason: Ended | None = None
 
     def run(self) -> CollectReport:
         """Start, watch, end."""
         self._begin_s = time.monotonic()
         for stale in (ERROR_FILE, "uplink-status.json", "realtime.txt"):
             (self._options.folder / stale).unlink(missing_ok=True)
-        children = self._children
         error: RobotsacError | None = None
         with counted_signals() as self._signals:
             try:
-                children.start_actor()
+                self._children.actor.start()
                 error = self._watch()
             finally:
-                try:
-                    error = children.end_actor(self._while_waiting) or error
-                finally:
-                    children.end_uplink()
-        status = self._status()
+                error = self._children.end(self._while_waiting) or error
+            return self._report(error)
+
+    def _report(self, error: RobotsacError | None) -> CollectReport:
+        unsent, lost = self._children.uplink.account()
+        error = self._worst(error, lost)
+        status = replace(self._status(), unsent=unsent)
         self._on_status(status)
-        actor = children.actor_board
         return CollectReport(
             status=status,
             seconds=time.monotonic() - self._begin_s,
-            moving_seconds=(actor["beat_ns"] - actor["moving_since_ns"]) / NS_PER_S,
+            moving_seconds=self._moving_s(),
+            ended=self._ended(error),
             interrupted=self._signals.count > 0,
-            torque_off=bool(actor["torque_off"]),
-            unsent=int(children.uplink_board["unsent"]),
-            error=self._link_watch.error() or error,
+            torque_off=bool(self._children.actor_board["torque_off"]),
+            unsent=unsent,
+            error=error,
         )
 
+    def _worst(self, error: RobotsacError | None, lost: int) -> RobotsacError | None:
+        """Of what went wrong, what the operator must know first; records that are lost, always."""
+        told = self._link_watch.error()
+        if told is not None and (error is None or error.exit_code != ArmError.exit_code):
+            error = told  # the actor, which the uplink stopped, does not know why
+        if not lost or (error is not None and error.message == lost_words(lost)):
+            return error
+        return StorageError(
+            lost_words(lost),
+            reason=str(error) if error is not None else "the uplink process hung, or was killed, before it took them",
+            command=shlex.join(("df", "-h", str(self._options.folder))),
+        )
+
+    def _ended(self, error: RobotsacError | None) -> Ended:
+        if error is not None:
+            return Ended.ERROR
+        done = 0 < self._options.steps <= self._children.actor_board["steps"]
+        # A signal while the arm parks ends nothing that was not over.
+        if done and self._stop_reason is not Ended.SUCCESS:
+            return Ended.STEPS
+        return self._stop_reason or Ended.SIGNAL
+
+    def _moving_s(self) -> float:
+        board = self._children.actor_board
+        since_ns, until_ns = board["moving_since_ns"], self._moved_ns
+        if not since_ns:
+            return 0.0
+        # A run shorter than a look was not seen to move.
+        return ((until_ns if until_ns > since_ns else board["beat_ns"]) - since_ns) / NS_PER_S
+
     def _watch(self) -> RobotsacError | None:
-        """Until the actor ends. Returns an error of the uplink, if that is what ended the run."""
-        while self._children.actor_runs(POLL_S):
-            self._children.start_uplink_when_connected()
+        """Until the actor ends, or must be ended. Returns an error of the uplink, if that is what ended the run."""
+        children = self._children
+        while children.actor.runs(POLL_S) and not children.actor.overdue():
+            children.start_uplink_when_connected()
             self._hint()
             self._tell_news()
             self._while_waiting()
-            if self._children.uplink_died():
-                if not self._children.restart_uplink():
-                    return self._link_watch.error() or StorageError(
-                        "the uplink process keeps ending",
-                        reason=f"it was started {self._children.uplink_starts} times",
-                        command=f"cat {shlex.quote(str(self._options.folder / 'uplink-status.json'))}",
-                    )
-                self._on_event("the uplink process ended unexpectedly; started it again, no record is lost")
+            try:
+                mended = children.uplink.mend()
+            except StorageError as error:
+                return self._link_watch.error() or error
+            if mended:
+                self._on_event(mended)
         self._tell_news()
         return None
 
@@ -183,8 +203,19 @@ class _Supervisor:
             self._on_event(f"no learner answers yet (collect --offline does without); start one with: {start}")
 
     def _while_waiting(self) -> None:
+        actor = self._children.actor_board
+        if actor["phase"] < Phase.PARKING:
+            self._moved_ns = actor["beat_ns"]
+        self._tell_silence()
         self._on_status(self._status())
         self._order_stop()
+
+    def _tell_silence(self) -> None:
+        """When the actor falls silent, and when it speaks again: each once."""
+        actor = self._children.actor
+        if bool(actor.silent_s) != self._silence_told:
+            self._silence_told = not self._silence_told
+            self._on_event(actor.silence_words() if self._silence_told else "the actor goes on")
 
     def _tell_news(self) -> None:
         for line in self._link_watch.news():
@@ -199,12 +230,17 @@ class _Supervisor:
         board = self._children.actor_board
         if self._signals.count >= 2:
             board["stop"] = Stop.NOW
-        elif board["stop"] == Stop.NO and self._has_reason_to_stop():
-            board["stop"] = Stop.PARK
+        if board["stop"] == Stop.NO:
+            self._stop_reason = self._reason_to_stop()
+            if self._stop_reason is not None:
+                board["stop"] = Stop.PARK
 
-    def _has_reason_to_stop(self) -> bool:
-        told = self._signals.count > 0 or self._options.should_stop()
-        return told or bool(self._children.uplink_board["error"]) or self._learned_enough()
+    def _reason_to_stop(self) -> Ended | None:
+        if self._signals.count > 0 or self._options.should_stop():
+            return Ended.SIGNAL
+        if self._children.uplink_board["error"]:
+            return Ended.ERROR
+        return Ended.SUCCESS if self._learned_enough() else None
 
     def _learned_enough(self) -> bool:
         goal, board = self._options.until_success, self._children.actor_board
@@ -212,8 +248,15 @@ class _Supervisor:
         return goal is not None and recent >= RECENT_EPISODES and board["recent_successes"] >= goal * recent
 
     def _status(self) -> CollectStatus:
-        boards = self._children.actor_board, self._children.uplink_board
-        return CollectStatus.read(self._robot, time.monotonic() - self._begin_s, *boards)
+        children = self._children
+        return CollectStatus.read(
+            self._robot,
+            time.monotonic() - self._begin_s,
+            children.actor_board,
+            children.uplink_board,
+            actor_silent_s=children.actor.silent_s,
+            uplink_silent_s=children.uplink.silent_s,
+        )
 
 
 def _take_away(made: list[Path]) -> None:
@@ -261,16 +304,3 @@ def _only_one(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def report_json(report: CollectReport) -> str:
-    """The report as one JSON line; ``error`` as in every command: message, reason, command, exit_code, or null."""
-    body = {
-        **report.status.to_dict(),
-        "seconds": round(report.seconds, 3),
-        "torque_off": report.torque_off,
-        "unsent": report.unsent,
-        "error": report.error.to_dict() if report.error is not None else None,
-        "ended": Phase(report.status.phase).name.lower(),
-    }
-    return json.dumps(body)

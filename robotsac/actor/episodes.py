@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from robotsac.actor.held_noise import HeldNoise
 from robotsac.actor.random_policy import SmoothRandom
 from robotsac.env.arm_env import ArmEnv
 from robotsac.errors import GuardFault
@@ -48,6 +49,7 @@ class EpisodeRunner:
         emit: takes each record (a 0-d structured array that is reused); False when it cannot.
         seed: of noise and random actions; recorded by the caller.
         random_hold_s: correlation time of the random actions.
+        noise_hold_s: how long a policy's noise stays as it was drawn; 0 = anew at each step.
         deterministic: zero noise.
     """
 
@@ -59,6 +61,7 @@ class EpisodeRunner:
         *,
         seed: int,
         random_hold_s: float,
+        noise_hold_s: float = 0.0,
         deterministic: bool = False,
     ) -> None:
         self.env = env
@@ -71,7 +74,9 @@ class EpisodeRunner:
         self._rng = np.random.default_rng(seed)
         self._deterministic = deterministic
         contract = env.contract
-        self._random = SmoothRandom(contract.act_dim, random_hold_s, 1.0 / contract.control_rate_hz, self._rng)
+        dt_s = 1.0 / contract.control_rate_hz
+        self._random = SmoothRandom(contract.act_dim, random_hold_s, dt_s, self._rng)
+        self._noise = HeldNoise(noise_hold_s, dt_s, self._rng)
         self._record = np.zeros((), dtype=record_dtype(contract.obs_dim, contract.act_dim))
 
     def run(
@@ -84,7 +89,7 @@ class EpisodeRunner:
         """One episode. Ends early, as OPERATOR, when ``should_stop`` says so or a record cannot be emitted.
 
         Args:
-            should_stop: asked before each step.
+            should_stop: asked before each step, and on the way to the start.
             on_step: called after each step.
             options: of ``reset``.
             on_begin: called once the arm is where the episode starts.
@@ -93,9 +98,10 @@ class EpisodeRunner:
             GuardFault, ArmStateError: from ``reset``; a fault during the episode ends it instead.
         """
         env = self.env
-        obs, _ = env.reset(options=options)
+        obs, _ = env.reset(options={**(options or {}), "should_stop": should_stop})
         on_begin()
         self.episode += 1
+        self._noise.renew()
         ready_ns = time.perf_counter_ns()
         end, total, steps, version = EpisodeEnd.RUNNING, 0.0, 0, 0
         fault: GuardFault | None = None
@@ -124,8 +130,7 @@ class EpisodeRunner:
             return self._random.action(), int(Flag.RANDOM), 0
         if self._deterministic:
             return policy.action(obs), int(Flag.DETERMINISTIC), policy.version
-        noise = self._rng.standard_normal(policy.info.noise_dim, dtype=np.float32)
-        return policy.action(obs, noise), 0, policy.version
+        return policy.action(obs, self._noise.draw(policy.info.noise_dim)), 0, policy.version
 
     def _put(
         self,

@@ -90,7 +90,7 @@ def evaluate(
                 env.start()
                 trial.run(stopped)
         finally:
-            env.park_and_close()
+            env.park_and_close(lambda: signals.count > 1)
         return trial.result(config.robot.control_rate_hz, env.arm.torque_is_off(), stopped())
 
 

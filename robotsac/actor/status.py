@@ -22,7 +22,7 @@ TOLD_MAX = 1000
 
 @dataclass(frozen=True, slots=True)
 class CollectStatus:
-    """One look at the boards. Ages in s, rate in Hz, latency in µs."""
+    """One look at the boards. Ages in s, rate in Hz, latency in µs; silences in s, 0 as long as there is nothing to tell."""
 
     robot: str
     elapsed_s: float
@@ -42,10 +42,21 @@ class CollectStatus:
     durable: int
     unsent: int
     learner_updates: int
+    actor_silent_s: float = 0.0
+    uplink_silent_s: float = 0.0
 
     @classmethod
-    def read(cls, robot: str, elapsed_s: float, actor: SharedBlock, uplink: SharedBlock) -> CollectStatus:
-        """From the two boards."""
+    def read(
+        cls,
+        robot: str,
+        elapsed_s: float,
+        actor: SharedBlock,
+        uplink: SharedBlock,
+        *,
+        actor_silent_s: float = 0.0,
+        uplink_silent_s: float = 0.0,
+    ) -> CollectStatus:
+        """From the two boards, and what is known about who does not write them any more."""
         recent = actor["recent_episodes"]
         since_ns = actor["policy_since_ns"]
         return cls(
@@ -55,7 +66,7 @@ class CollectStatus:
             steps=actor["steps"],
             episodes=actor["episodes"],
             success_rate=actor["recent_successes"] / recent if recent else None,
-            rate_hz=actor["rate_millihz"] / 1000,
+            rate_hz=0.0 if actor_silent_s else actor["rate_millihz"] / 1000,
             overruns=actor["overruns"],
             lost_rounds=actor["lost_rounds"],
             faults=actor["faults"],
@@ -67,6 +78,8 @@ class CollectStatus:
             durable=uplink["durable_seq"],
             unsent=uplink["unsent"],
             learner_updates=uplink["learner_updates"],
+            actor_silent_s=actor_silent_s,
+            uplink_silent_s=uplink_silent_s,
         )
 
     def line(self) -> str:
@@ -92,6 +105,10 @@ class CollectStatus:
             parts.insert(4, f"lost rounds {self.lost_rounds}")
         if self.policy_rejected:
             parts.append(f"policies refused {self.policy_rejected}")
+        if self.uplink_silent_s:
+            parts.append(f"uplink silent for {self.uplink_silent_s:.0f} s")
+        if self.actor_silent_s:
+            parts.insert(1, f"actor silent for {self.actor_silent_s:.0f} s")
         return "  ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
@@ -127,6 +144,7 @@ class LinkWatch:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._told: set[str] = set()
+        self._pid: int | None = None
         self._mtime_ns = 0
         self._seen = 0
         self._last: dict[str, Any] = {}
@@ -138,6 +156,8 @@ class LinkWatch:
         """
         self._load()
         refusal = self._last.get("message") if self._last.get("exit_code") == LinkError.exit_code else None
+        if self._last.get("pid") != self._pid:
+            self._pid, self._seen = self._last.get("pid"), 0  # another uplink, which counts anew
         events = self._last.get("events", [])
         first = int(self._last.get("events_dropped", 0))
         new, self._seen = events[max(0, self._seen - first) :], first + len(events)

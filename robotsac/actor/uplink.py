@@ -21,6 +21,7 @@ from robotsac.actor.uplink_block import (
     StatusFile,
     UplinkArgs,
     UplinkError,
+    lost_words,
 )
 from robotsac.clock import NS_PER_S, MonotonicClock
 from robotsac.contract import Contract
@@ -272,7 +273,7 @@ class Uplink:
             command = last.command if last is not None else ""
             self._fail(
                 UplinkError.STORAGE,
-                StorageError(f"{lost} records could not be stored and are lost", reason=reason, command=command),
+                StorageError(lost_words(lost), reason=reason, command=command),
             )
         if self._end is not None:
             self._guarded(lambda _: self._leave_link(), 0)

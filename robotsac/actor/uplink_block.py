@@ -16,7 +16,16 @@ from robotsac.errors import RobotsacError
 from robotsac.link.state import LIMIT_NONE, LIMIT_NOTHING
 from robotsac.link.state import LinkState as LinkPhase
 
-__all__ = ["LIMIT_NONE", "LIMIT_NOTHING", "UPLINK_FIELDS", "LinkPhase", "StatusFile", "UplinkArgs", "UplinkError"]
+__all__ = [
+    "LIMIT_NONE",
+    "LIMIT_NOTHING",
+    "UPLINK_FIELDS",
+    "LinkPhase",
+    "StatusFile",
+    "UplinkArgs",
+    "UplinkError",
+    "lost_words",
+]
 
 UPLINK_FIELDS = (
     "limit_seq",
@@ -53,6 +62,11 @@ class UplinkError(enum.IntEnum):
     NONE = 0
     STORAGE = 1
     REFUSED = 2
+
+
+def lost_words(count: int) -> str:
+    """What is said about ``count`` records that are in no spool and will not be."""
+    return f"{count} records could not be stored and are lost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +112,7 @@ _NUMBER = re.compile(r"\d+")
 class StatusFile:
     """The status file: rewritten atomically when something in it changed.
 
-    Keys ``message``, ``reason``, ``command``, ``exit_code`` are there once the uplink has failed; ``events`` holds the
+    ``pid`` is the uplink that wrote it. Keys ``message``, ``reason``, ``command``, ``exit_code`` are there once the uplink has failed; ``events`` holds the
     last lines of what happened, ``events_dropped`` how many came before them.
 
     Args:
@@ -133,7 +147,7 @@ class StatusFile:
 
     def write(self, facts: dict[str, Any]) -> None:
         """Write the file if it would differ from the last time. A disk that refuses is no reason to stop."""
-        body: dict[str, Any] = {"events": self._events, "events_dropped": self._dropped, **facts}
+        body: dict[str, Any] = {"pid": os.getpid(), "events": self._events, "events_dropped": self._dropped, **facts}
         if (error := self.error) is not None:
             body |= {"message": error.message, "reason": error.reason, "command": error.command}
             body["exit_code"] = error.exit_code

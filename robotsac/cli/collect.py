@@ -7,7 +7,8 @@ from pathlib import Path
 from robotsac.actor.collect import CollectOptions, CollectReport, collect, report_json
 from robotsac.cli.console import StatusLine, print_error, say, spell_out
 from robotsac.cli.options import run_folder
-from robotsac.config import load_config
+from robotsac.config import LinkConfig, load_config
+from robotsac.errors import ConfigError
 from robotsac.link.sockets import endpoint
 
 
@@ -26,19 +27,37 @@ def run_collect(
     Raises:
         RobotsacError: before anything started.
     """
-    chosen = [f"link.address={learner!r}"] if learner is not None else []
-    config = load_config(robot, files, [*chosen, *overrides])
+    config = load_config(robot, files, [*_address(learner, overrides), *overrides])
     endpoint(config.link.address)  # refused here, before an arm is touched
     options = CollectOptions(folder=run_folder(run, config.robot.name), steps=steps, offline=offline)
     with StatusLine(plain=as_json) as status:
         report = collect(config, options, lambda s: status.update(s.line()), status.event)
-    return finish(report, as_json)
+    return finish(report, config.link, as_json)
 
 
-def finish(report: CollectReport, as_json: bool) -> int:
+def _address(learner: str | None, overrides: list[str]) -> list[str]:
+    """``--learner`` as an override.
+
+    Raises:
+        ConfigError: ``--set`` names another address.
+    """
+    if learner is None:
+        return []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.strip() == "link.address" and value.strip().strip("'\"") != learner:
+            raise ConfigError(
+                f"--learner {learner} contradicts --set {override}",
+                reason="both say where the learner is",
+                command=f"--set link.address={learner}",
+            )
+    return [f"link.address={learner!r}"]
+
+
+def finish(report: CollectReport, link: LinkConfig, as_json: bool) -> int:
     """Say how it ended. Returns the exit code."""
     if report.error is not None:
-        spell_out(report.error)
+        spell_out(report.error, link)
     if as_json:
         say(report_json(report))
     elif report.status.steps or report.interrupted:

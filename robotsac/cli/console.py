@@ -9,6 +9,7 @@ import os
 import shlex
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -16,8 +17,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from robotsac.errors import AGAIN, RobotsacError
+from robotsac.config.loading import SHOW_KEYS, edit_command, robot_command
+from robotsac.config.schema import LinkConfig
+from robotsac.errors import AGAIN, LEARN, ROBOT_FILE, ConfigError, RobotsacError
 
+SHORT = {"-r": "--robot"}
 # A closed terminal, a pipe whose reader left; rich turns the latter into SystemExit.
 NOBODY_LISTENS = (OSError, SystemExit)
 PLAIN_PERIOD_S = 5.0
@@ -34,22 +38,60 @@ def report_error(error: RobotsacError) -> int:
     return error.exit_code
 
 
-def spell_out(error: RobotsacError) -> None:
-    """Make ``error.command`` one that can be pasted: only here is it known what was typed."""
+def spell_out(error: RobotsacError, link: LinkConfig | None = None) -> None:
+    """Make ``error.command`` one that can be pasted: only here is it known what was typed.
+
+    Args:
+        error: changed.
+        link: of the robot, where one was resolved: says where it looks for a learner.
+    """
     if "--parent" in sys.argv:
         return  # nobody typed this; whoever started it spells it out
+    typed = sys.argv[1:]
     if error.command == AGAIN:
-        error.command = shlex.join(["robotsac", *sys.argv[1:]])
+        error.command = shlex.join(["robotsac", *typed])
+    elif error.command == ROBOT_FILE:
+        error.command = _look_at_robot(typed)
+    elif error.command == LEARN:
+        error.command = (link or LinkConfig()).learn_command()
     elif error.command.startswith("--"):
         option, _, value = error.command.partition(" ")
-        error.command = shlex.join(["robotsac", *_without(option, value, sys.argv[1:]), option, value])
+        error.command = shlex.join(["robotsac", *_without(option, value, typed), option, value])
+
+
+def _look_at_robot(typed: list[str]) -> str:
+    """Where what is wrong with a robot's configuration can be seen and mended."""
+    options = [(SHORT.get(option, option), value) for option, value in itertools.pairwise(_apart(typed))]
+    robot = next((value for option, value in reversed(options) if option == "--robot"), None)
+    files = [value for option, value in options if option == "--config"]
+    if robot is None:
+        return edit_command(Path(files[-1])) if files else SHOW_KEYS
+    try:
+        return robot_command(robot, laid_over=bool(files) or "--set" in dict(options))
+    except ConfigError as nowhere:
+        return nowhere.command
 
 
 def _without(option: str, value: str, typed: list[str]) -> list[str]:
-    """``typed`` without what ``option`` with ``value`` will replace: the same option, of ``--set`` the same key."""
-    key = value.partition("=")[0] + "=" if option == "--set" else ""
-    old = {i for i, pair in enumerate(itertools.pairwise(typed)) if pair[0] == option and pair[1].startswith(key)}
-    return [word for i, word in enumerate(typed) if i not in old and i - 1 not in old]
+    """``typed`` without what ``option`` with ``value`` will replace.
+
+    That is the same option; of ``--set`` the same key; and with another ``--robot`` what was set of the old one's driver.
+    """
+    words = _apart(typed)
+    old = set()
+    for i, (name, given) in enumerate(itertools.pairwise(words)):
+        same = SHORT.get(name, name) == option and (
+            option != "--set" or given.startswith(value.partition("=")[0] + "=")
+        )
+        of_old_robot = option == "--robot" and name == "--set" and given.startswith("robot.driver.")
+        if same or of_old_robot:
+            old |= {i, i + 1}
+    return [word for i, word in enumerate(words) if i not in old]
+
+
+def _apart(typed: list[str]) -> list[str]:
+    """``--option=value`` as two words."""
+    return [part for word in typed for part in (word.split("=", 1) if word.startswith("--") else [word])]
 
 
 def print_error(error: RobotsacError) -> None:

@@ -6,13 +6,17 @@ import json
 import shlex
 from pathlib import Path
 
+import msgspec
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from robotsac.actor.contract import robot_contract
 from robotsac.arm import open_arm
 from robotsac.cli.console import say
 from robotsac.config import load_config
+from robotsac.contract import Channel
+from robotsac.dynamics import RigidBody
+from robotsac.env.stability import check_gains
 from robotsac.errors import BundleRejected, ConfigError, StorageError, path_command
 from robotsac.link.sockets import endpoint
 from robotsac.policy.accept import read_info
@@ -72,14 +76,18 @@ def show_policy(path: Path, as_json: bool) -> int:
     for key, value in _summary(info).items():
         if key not in ("observation", "action"):
             console.print(f"  {key:<16} {value}")
-    table = Table("", "channel", "size", "unit", "scale", box=None, pad_edge=False)
+    table = Table("", "channel", "size", "unit", Column("scale", overflow="fold"), box=None, pad_edge=False)
     for kind, channels in (("observation", info.contract.observation), ("action", info.contract.action)):
         for channel in channels:
-            scales = sorted(set(channel.scale))
-            scale = ", ".join(f"{s:.4g}" for s in scales[:4]) + (" …" if len(scales) > 4 else "")
-            table.add_row(kind, channel.name, str(channel.size), channel.unit, scale)
+            table.add_row(kind, channel.name, str(channel.size), channel.unit, _scale(channel))
     console.print(table)
     return 0
+
+
+def _scale(channel: Channel) -> str:
+    """Of each number, in the contract's order; once where all are the same."""
+    same = len(set(channel.scale)) == 1
+    return f"{channel.scale[0]:.4g}" if same else ", ".join(f"{scale:.4g}" for scale in channel.scale)
 
 
 def _summary(info: BundleInfo) -> dict[str, object]:
@@ -97,8 +105,8 @@ def _summary(info: BundleInfo) -> dict[str, object]:
         "contract_digest": contract.digest()[:16],
         "config_digest": info.config_digest[:16],
         "versions": info.versions,
-        "observation": [[c.name, c.size, c.unit] for c in contract.observation],
-        "action": [[c.name, c.size, c.unit] for c in contract.action],
+        "observation": [msgspec.to_builtins(channel) for channel in contract.observation],
+        "action": [msgspec.to_builtins(channel) for channel in contract.action],
     }
 
 
@@ -109,12 +117,13 @@ def show_config(robot: str, files: list[Path], overrides: list[str]) -> int:
 
 
 def check_config(robot: str, files: list[Path], overrides: list[str], as_json: bool) -> int:
-    """Resolve, build the driver without opening it, compile the model, open the task, compute the contract.
+    """Resolve, build the driver without opening it, compile the model, look at the gains, open the task, compute the contract.
 
     Returns the exit code.
 
     Raises:
         ConfigError: a value is wrong.
+        TaskError: the task's own code is.
         DriverUnavailable: a plug-in that the robot names is not installed.
         LinkError: the learner's address cannot be used.
     """
@@ -122,6 +131,7 @@ def check_config(robot: str, files: list[Path], overrides: list[str], as_json: b
     endpoint(config.link.address)
     open_arm(config.robot)
     contract = robot_contract(config)
+    warnings = check_gains(config.robot, RigidBody.from_config(config.robot))
     summary = {
         "robot": config.robot.name,
         "driver": config.robot.driver.name,
@@ -136,5 +146,10 @@ def check_config(robot: str, files: list[Path], overrides: list[str], as_json: b
         "contract_digest": contract.digest()[:16],
         "config_digest": config.digest()[:16],
     }
-    say(json.dumps(summary) if as_json else "\n".join(f"{key:<16} {value}" for key, value in summary.items()))
+    if as_json:
+        say(json.dumps(summary | {"warnings": warnings}))
+    else:
+        say("\n".join(f"{key:<16} {value}" for key, value in summary.items()))
+        for warning in warnings:
+            say(f"warning: {warning}")
     return 0

@@ -69,7 +69,8 @@ def require_learner(learn: LearnConfig) -> None:
 
     Raises:
         DriverUnavailable: the learn extra is not installed.
-        ConfigError: this computer has no such device.
+        ConfigError: this computer has no such device, or prior data is not there.
+        StorageError: prior data cannot be read.
     """
     missing = [name for name in LEARN_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
@@ -82,6 +83,10 @@ def require_learner(learn: LearnConfig) -> None:
         raise ConfigError(
             f"learn.device {learn.device!r} cannot be used here", reason=why, command="--set learn.device=auto"
         )
+    if learn.prior_data:
+        from robotsac.learner.prior_data import PriorLogs
+
+        PriorLogs(learn.prior_data)
 
 
 def _refusal_of(device: str) -> str:

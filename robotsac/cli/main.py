@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -23,8 +24,10 @@ app = typer.Typer(
 )
 policy_app = typer.Typer(help="Policy bundles.", no_args_is_help=True)
 config_app = typer.Typer(help="Configuration.", no_args_is_help=True)
+fault_app = typer.Typer(help="What the flight recorder kept.", no_args_is_help=True)
 app.add_typer(policy_app, name="policy")
 app.add_typer(config_app, name="config")
+app.add_typer(fault_app, name="fault")
 
 
 def main() -> None:
@@ -80,9 +83,19 @@ def _root(
 def collect(
     robot: Robot,
     run: Run = None,
-    steps: Annotated[int, typer.Option(min=0, help="Control steps to collect; 0 = until Ctrl-C.")] = 0,
+    steps: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Control steps to collect, to the end of the episode that reaches them; 0 = until Ctrl-C."
+        ),
+    ] = 0,
     learner: Annotated[str | None, typer.Option(help="Address of the learner, tcp://HOST:PORT.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not wait for a learner; records wait here.")] = False,
+    offline: Annotated[
+        bool,
+        typer.Option(
+            "--offline", help="Begin without a learner. Records wait here; whenever one answers, they are sent."
+        ),
+    ] = False,
     config: Files = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
@@ -112,16 +125,46 @@ def learn(
 def train(
     robot: Robot = "arm0-twin",
     run: Run = None,
-    steps: Annotated[int, typer.Option(min=1, help="Control steps to collect at most.")] = 20_000,
+    steps: Annotated[
+        int, typer.Option(min=1, help="Control steps; without --sync, to the end of the episode that reaches them.")
+    ] = 20_000,
     until_success: Annotated[
         float | None, typer.Option(min=0, max=1, help="Stop early at this success rate over 50 episodes.")
     ] = None,
     episodes: Annotated[int, typer.Option(min=0, help="Held-out episodes of the final evaluation.")] = 50,
+    sync: Annotated[bool, typer.Option("--sync", help="Act and learn in turn in one process, in simulation.")] = False,
+    env: Annotated[
+        str | None,
+        typer.Option(
+            help="With --sync: a gymnasium id with box spaces; default: the arm of --robot. Learning's defaults are "
+            "for arms at 50 Hz; --config configs/gym.toml is SAC as published for gymnasium's tasks."
+        ),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="With --sync: instead of learn.seed.")] = None,
+    eval_every: Annotated[int, typer.Option(min=1, help="With --sync: control steps between evaluations.")] = 5000,
+    eval_episodes: Annotated[int, typer.Option(min=1, help="With --sync: episodes of each evaluation.")] = 10,
     config: Files = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Learner and collector together on this machine, as separate processes; then evaluate."""
+    """Learner and collector together on this machine, as separate processes; then evaluate. Or --sync: one process."""
+    if sync:
+        if until_success is not None:
+            raise ConfigError(
+                "there is no --until-success with --sync",
+                reason="it trains for --steps, so that runs can be compared",
+                command="robotsac train --sync --robot arm0-sim",
+            )
+        from robotsac.cli.sync import SyncOptions, run_sync
+
+        options = SyncOptions(env, robot, run, steps, eval_every, eval_episodes, seed)
+        raise typer.Exit(run_sync(options, config or [], overrides or [], as_json))
+    if env is not None:
+        raise ConfigError(
+            f"--env {env} without --sync",
+            reason="the arm's processes know no environment but the arm's",
+            command=f"robotsac train --sync --env {shlex.quote(env)}",
+        )
     from robotsac.cli.train import run_train
 
     raise typer.Exit(run_train(robot, run, steps, until_success, episodes, config or [], overrides or [], as_json))
@@ -185,6 +228,24 @@ def config_check(robot: Robot, config: Files = None, overrides: Overrides = None
     from robotsac.cli.inspect import check_config
 
     raise typer.Exit(check_config(robot, config or [], overrides or [], as_json))
+
+
+@fault_app.command("show")
+def fault_show(
+    path: Annotated[Path, typer.Argument(help="fault-….json, or the folder that it lies in: the newest one there.")],
+    ticks: Annotated[int, typer.Option(min=1, help="Bus ticks up to the fault in the table.")] = 20,
+    joint: Annotated[
+        str | None, typer.Option(help="Joint by name or index; default: the one concerned, else all.")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="PNG of everything recorded, before the fault and in the stop.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Why the guard stopped the arm, and the bus ticks that led to it."""
+    from robotsac.cli.fault import show_fault
+
+    raise typer.Exit(show_fault(path, ticks, joint, plot, as_json))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from robotsac.errors import ConfigError, RobotsacError
 from robotsac.policy.store import BundleStore
 
 LEARNER_STARTS_MAX = 4
-LEARNER_PATIENCE_S = 20.0
+LEARNER_PATIENCE_S = 40.0
 HELD_OUT_SEED = 1_000_000
 INTERRUPTED = 130
 
@@ -190,7 +190,8 @@ def _collect(
 def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluation | None, as_json: bool) -> int:
     from robotsac.learner.curve import plot_learning_curve
 
-    curve = plot_learning_curve(folder / "learner")
+    evaluation = (result.successes, result.episodes) if result is not None and result.episodes else None
+    curve = plot_learning_curve(folder / "learner", evaluation)
     updates, updates_per_s = _learner_pace(folder / "learner")
     summary = {
         "robot": config.robot.name,

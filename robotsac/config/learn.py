@@ -135,42 +135,68 @@ class LearnConfig(Table):
                 f"{GAUSSIAN_ENTROPY_NATS + math.log(self.target_sigma):.2f} nat per action dimension, and uniform actions "
                 f"have {math.log(2.0):.2f} nat; the temperature would grow without end"
             )
-        narrowest = math.exp(self.log_std_min)
+        narrowest, widest = math.exp(self.log_std_min), math.exp(self.log_std_max)
         if self.head != "beta" and self.target_sigma <= narrowest:
             raise ValueError(
                 f"target_sigma {self.target_sigma:g} is at or below exp(log_std_min) = {narrowest:.3g}, the narrowest that the "
                 "policy can be; the temperature would shrink without end"
             )
+        # tanh only narrows, and K components reach at most K times as far as one.
+        components = self.mixture_components if self.head == "mixture" else 1
+        if self.head != "beta" and self.target_sigma >= components * widest:
+            raise ValueError(
+                f"target_sigma {self.target_sigma:g} is at or above exp(log_std_max) = {widest:.3g}, the widest that the "
+                "policy can be; the temperature would grow without end"
+            )
         return self
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        """Options that exclude each other."""
-        ddpg, v1 = self.variant == "ddpg", self.variant == "sac_v1"
-        wrong = {
-            "variant 'ddpg' has a deterministic actor: head must be left alone": ddpg and self.head != "gaussian",
+        """Options that exclude each other; all that are wrong are named."""
+        reasons = {**self._wrong_for_variant(), **self._wrong_for_correction(), **self._wrong_for_data()}
+        if wrong := [reason for reason, holds in reasons.items() if holds]:
+            raise ValueError("; ".join(wrong))
+        return self
+
+    def _wrong_for_variant(self) -> dict[str, bool]:
+        ddpg, sac = self.variant == "ddpg", self.variant == "sac"
+        return {
+            "variant 'ddpg' has a deterministic actor: leave head alone": ddpg and self.head != "gaussian",
             "variant 'ddpg' has no score function: policy_gradient must be 'reparameterised'": ddpg
             and self.policy_gradient == "score",
-            "variant 'ddpg' has no temperature": ddpg and self.temperature != "auto",
-            "critic 'batch_norm' is for variant 'sac' alone": self.critic == "batch_norm" and self.variant != "sac",
+            "variant 'ddpg' has no entropy and so no temperature: leave temperature alone": ddpg
+            and self.temperature != "auto",
+            "critic 'batch_norm' is for variant 'sac' alone": self.critic == "batch_norm" and not sac,
             "critic_dropout is for variant 'sac' with critic 'mlp'": self.critic_dropout > 0
-            and (self.critic != "mlp" or self.variant != "sac"),
-            "variant 'sac_v1' takes the minimum over all its critics: critics must not exceed critic_subset": v1
-            and self.critics > self.critic_subset,
-            "correction is for variant 'sac' with critic 'mlp', reparameterised, without dropout, subset or delay": (
-                self.correction != "none"
-                and (
-                    self.variant != "sac"
-                    or self.critic != "mlp"
-                    or self.policy_gradient == "score"
-                    or self.critic_dropout > 0
-                    or self.critics > self.critic_subset
-                    or self.actor_delay > 1
-                )
+            and (self.critic != "mlp" or not sac),
+            f"variant {self.variant!r} takes the minimum over all its critics: critics must not exceed critic_subset": (
+                not sac and self.critics > self.critic_subset
             ),
-            "head 'beta' has no second derivative for a correction": self.correction != "none" and self.head == "beta",
         }
-        for reason, holds in wrong.items():
-            if holds:
-                raise ValueError(reason)
-        return self
+
+    def _wrong_for_correction(self) -> dict[str, bool]:
+        on = self.correction != "none"
+        plain = self.critic_dropout == 0 and self.critics <= self.critic_subset and self.actor_delay == 1
+        smooth = self.smooth_time > 0 or self.smooth_space > 0
+        return {
+            "correction is for the game of variant 'sac' with critic 'mlp', reparameterised": on
+            and (self.variant != "sac" or self.critic != "mlp" or self.policy_gradient == "score"),
+            "correction knows no critic_dropout, random critic_subset, actor_delay or smoothness term": on
+            and (not plain or smooth),
+            "correction needs second derivatives, and 'relu' has none: activation must be 'silu' or 'tanh'": on
+            and self.activation == "relu",
+            f"correction needs second derivatives, and head {self.head!r} has none: head must be 'gaussian'": on
+            and self.head != "gaussian",
+        }
+
+    def _wrong_for_data(self) -> dict[str, bool]:
+        of_prior = round(self.prior_share * self.batch_size)
+        return {
+            "smooth_time compares neighbouring steps, and with n_step above 1 the replay has none": self.smooth_time > 0
+            and self.n_step > 1,
+            f"prior_share {self.prior_share:g} of batch_size {self.batch_size} is {of_prior}: with prior_data, both prior "
+            "and fresh data need a row": bool(self.prior_data) and not 0 < of_prior < self.batch_size,
+            f"batch_size {self.batch_size} is more than the {self.replay_capacity} transitions that replay_capacity keeps": (
+                self.batch_size > self.replay_capacity
+            ),
+        }

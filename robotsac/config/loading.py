@@ -20,7 +20,7 @@ from pydantic import BaseModel, ValidationError
 
 import robotsac
 from robotsac.config.schema import Config, DriverConfig, LearnerSettings, RobotConfig, TaskConfig
-from robotsac.errors import ConfigError, path_command
+from robotsac.errors import ROBOT_FILE, ConfigError, path_command
 
 Tree = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
@@ -49,10 +49,7 @@ def load_config(robot: str, files: Sequence[Path] = (), overrides: Sequence[str]
     robot_table = tree.get("robot", {})
     if isinstance(robot_table, dict) and isinstance(robot_table.get("model"), str):
         _require_file(Path(robot_table["model"]))
-    # Without what was laid over it, the robot's own file shows what is valid; if that is all there is, the mistake is in it.
-    laid_over = bool(files or overrides)
-    command = f"robotsac config show --robot {shlex.quote(robot)}" if laid_over else edit_command(path)
-    return validate(Config, tree, f"robot {robot}", command)
+    return validate(Config, tree, f"robot {robot}", robot_command(robot, laid_over=bool(files or overrides)))
 
 
 def load_learner_settings(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> LearnerSettings:
@@ -159,7 +156,17 @@ def edit_command(path: Path) -> str:
     return f"${{EDITOR:-vi}} {shlex.quote(str(path))}"
 
 
-def validate(model: type[Model], tree: Mapping[str, Any], what: str, command: str = SHOW_KEYS) -> Model:
+def robot_command(robot: str, *, laid_over: bool) -> str:
+    """The command that helps with a mistake in a robot's configuration.
+
+    Without what was ``laid_over`` it, the robot's own file shows what is valid; if that is all there is, the mistake is in
+    it. Raises ConfigError: there is no such robot.
+    """
+    path = find_robot(robot)
+    return f"robotsac config show --robot {shlex.quote(robot)}" if laid_over else edit_command(path)
+
+
+def validate(model: type[Model], tree: Mapping[str, Any], what: str, command: str = ROBOT_FILE) -> Model:
     """Build ``model`` from ``tree``.
 
     Args:
@@ -189,13 +196,50 @@ def _with_overrides(tree: Tree, overrides: Iterable[str]) -> Tree:
             raise ConfigError(
                 f"--set {override!r} is not of the form key.path=value",
                 reason="for example: --set learn.threads=2",
-                command=SHOW_KEYS,
+                command=ROBOT_FILE,
             )
-        nested: Any = _parse_value(text.strip())
-        for part in reversed(key.strip().split(".")):
-            nested = {part: nested}
-        tree = merge(tree, nested)
+        tree = merge(tree, _nested(tree, key.strip(), key.strip().split("."), _parse_value(text.strip())))
     return tree
+
+
+def _nested(below: Any, key: str, parts: Sequence[str], value: Any) -> Any:
+    """What to merge over ``below`` so that its ``parts`` become ``value``; a list comes whole, with one entry changed.
+
+    Args:
+        below: what stands there now.
+        key: the whole key, for an error's words.
+        parts: of the key, those below ``below``; in a list, an index or a ``name``.
+        value: the new one.
+
+    Raises:
+        ConfigError: a list has no such entry.
+    """
+    if not parts:
+        return value
+    head, rest = parts[0], parts[1:]
+    if not isinstance(below, list):
+        inner = below.get(head) if isinstance(below, dict) else None
+        return {head: _nested(inner, key, rest, value)}
+    place = _place(below, key, head)
+    entry, change = below[place], _nested(below[place], key, rest, value)
+    both_tables = isinstance(entry, dict) and isinstance(change, dict)
+    return [*below[:place], merge(entry, change) if both_tables else change, *below[place + 1 :]]
+
+
+def _place(entries: Sequence[Any], key: str, wanted: str) -> int:
+    names = [str(entry["name"]) if isinstance(entry, dict) and "name" in entry else "" for entry in entries]
+    if wanted in names:
+        return names.index(wanted)
+    if wanted.isdecimal() and int(wanted) < len(entries):
+        return int(wanted)
+    named = f", {', '.join(name for name in names if name)}" if any(names) else ""
+    nearest = difflib.get_close_matches(wanted, names, n=1)
+    hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
+    raise ConfigError(
+        f"--set {key}: there is no entry {wanted!r}{hint}",
+        reason=f"the list has {len(entries)} entries: 0 to {len(entries) - 1}{named}",
+        command=ROBOT_FILE,
+    )
 
 
 def _parse_value(text: str) -> Any:

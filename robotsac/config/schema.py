@@ -15,7 +15,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from robotsac.config.base import Finite, OpenTable, Positive, Table
+from robotsac.config.base import Finite, NotNegative, OpenTable, Positive, Table
 from robotsac.config.learn import LearnConfig
 
 
@@ -38,7 +38,7 @@ class JointConfig(Table):
     action_scale_nm: Positive
     # Viscous damping that the guard adds under the policy, at bus rate. Without any, a policy at the control rate faces
     # a double integrator; with it, an action is close to a speed.
-    policy_damping_nm_s_rad: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    policy_damping_nm_s_rad: NotNegative = 0.0
     temp_max_c: Positive = 70.0
 
     @model_validator(mode="after")
@@ -64,12 +64,14 @@ class GuardConfig(Table):
     lost_rounds_max: Annotated[int, Field(ge=1, le=50)] = 5
     # Longest silence between two bus ticks before the arm is stopped.
     gap_max_ms: Positive = 50.0
-    stop_timeout_s: Positive = 1.5
+    # After so long damping to rest is given up for torque off; a joint that has not come to rest by then never will.
+    stop_timeout_s: Annotated[float, Field(gt=0, le=10)] = 1.5
     rest_dq_rad_s: Positive = 0.08
     # A velocity above dq_max by this factor is a fault.
-    velocity_fault_factor: Annotated[float, Field(gt=1)] = 2.0
-    flight_recorder_s: Positive = 2.0
-    move_duration_s: Positive = 1.5
+    velocity_fault_factor: Annotated[float, Field(gt=1, le=5)] = 2.0
+    # Kept in memory, about 2 kB a bus tick.
+    flight_recorder_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    move_duration_s: Annotated[float, Field(gt=0, le=60)] = 1.5
 
 
 class RobotConfig(Table):
@@ -138,7 +140,7 @@ class TaskConfig(OpenTable):
 class PolicyConfig(Table):
     """``[policy]``: what a policy bundle must respect on the robot."""
 
-    size_max_bytes: Annotated[int, Field(gt=0)] = 16_000_000
+    size_max_bytes: Annotated[int, Field(gt=0, le=1_000_000_000)] = 16_000_000
     latency_max_ms: Positive = 4.0
     golden_tolerance: Positive = 1e-4
     threads: Annotated[int, Field(ge=1)] = 1
@@ -147,12 +149,15 @@ class PolicyConfig(Table):
 class CollectConfig(Table):
     """``[collect]``: the robot side's processes."""
 
-    # Records the actor may be ahead of the uplink before collection stops; shared memory, never blocks the loop.
-    ring_records: Annotated[int, Field(ge=64)] = 8192
+    # Records the actor may be ahead of the uplink before collection stops; shared memory, never blocks the loop. At most
+    # 1.5 h at 50 Hz and 60 MB of arm0's: containers often have 64 MB of it.
+    ring_records: Annotated[int, Field(ge=64, le=262_144)] = 8192
     # Records that may pile up on the robot while no learner answers; then collection stops in order.
     offline_records_max: Annotated[int, Field(ge=1)] = 180_000
     # Correlation time of the random actions used before the first policy arrives.
     random_hold_s: Positive = 0.2
+    # How long a policy's exploration noise stays as it was drawn; 0 = anew at each step. White noise is hard on gears.
+    noise_hold_s: NotNegative = 0.0
     realtime_priority: Annotated[int, Field(ge=0, le=90)] = 70
     wait_for_learner_s: Positive = 120.0
 
@@ -165,7 +170,7 @@ class SpoolConfig(Table):
     free_min_mb: Positive = 64.0
     commit_ms: Positive = 20.0
     # Acknowledged records kept for inspection and for a learner that lost its disk.
-    keep_acked_mb: Annotated[float, Field(ge=0)] = 256.0
+    keep_acked_mb: NotNegative = 256.0
 
 
 class LinkConfig(Table):
@@ -179,8 +184,8 @@ class LinkConfig(Table):
     heartbeat_ms: Positive = 200.0
     dead_ms: Positive = 1000.0
     resend_ms: Positive = 1000.0
-    message_max_bytes: Annotated[int, Field(gt=0)] = 32_000_000
-    robots_max: Annotated[int, Field(ge=1)] = 64
+    message_max_bytes: Annotated[int, Field(gt=0, le=1_000_000_000)] = 32_000_000
+    robots_max: Annotated[int, Field(ge=1, le=10_000)] = 64
 
     def learn_command(self) -> str:
         """The command that starts a learner where a robot of this table looks for one."""

@@ -7,7 +7,7 @@ is ``info["end"]``, an :class:`~robotsac.records.EpisodeEnd`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from numpy.typing import NDArray
 from robotsac.arm import JointState, PlaceableArm, open_arm
 from robotsac.config import Config, load_config
 from robotsac.dynamics import RigidBody
+from robotsac.env.checked_task import open_task
 from robotsac.env.codec import OBS_BOUND, Codec
-from robotsac.env.task import open_task, task_parameters
-from robotsac.errors import ArmStateError, GuardFault
-from robotsac.guard import ControlTick, Guard, GuardState
+from robotsac.env.stability import check_gains
+from robotsac.env.task import task_parameters
+from robotsac.errors import ArmStateError, GuardFault, RobotsacError, TaskError
+from robotsac.guard import ControlTick, Guard, GuardState, never
 from robotsac.records import EpisodeEnd, Flag
 
 Observation = NDArray[np.float32]
@@ -38,21 +40,26 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
         faults_folder: where the guard writes faults.
 
     Raises:
-        ConfigError, DriverUnavailable: from driver or task.
+        ConfigError, DriverUnavailable, TaskError: from driver or task, or gains that are unstable at this bus rate.
     """
 
     metadata = {"render_modes": []}  # noqa: RUF012 - gymnasium's own declaration
 
     def __init__(self, config: Config, faults_folder: Path | None = None) -> None:
         robot = config.robot
-        body = RigidBody(robot.model, tuple(joint.name for joint in robot.joints), robot.tip_site)
+        body = RigidBody.from_config(robot)
+        check_gains(robot, body)
         self.config = config
         self.arm = open_arm(robot)
         self.guard = Guard(self.arm, body.gravity, robot.guard, faults_folder)
         self.task = open_task(config.task, robot, body)
         spec = self.arm.spec
         self.codec = Codec(
-            spec, self.task.name, task_parameters(config.task), self.task.channels, config.task.history_steps
+            spec,
+            self.task.name,
+            task_parameters(config.task, self.task),
+            self.task.channels,
+            config.task.history_steps,
         )
         self.contract = self.codec.contract
         self.episode_steps = max(1, round(config.task.episode_s * spec.control_rate_hz))
@@ -64,6 +71,8 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
         # Timing of the newest step; not in ``info``, which is a function of seed and actions in simulation.
         self.last_tick: ControlTick | None = None
         self._goal: Any = None
+        self._told: dict[str, Any] = {}
+        self._seen: Observation = np.zeros(self.codec.obs_dim, dtype=np.float32)
         self._step = 0
         self._episode = 0
         self._running = False
@@ -79,11 +88,13 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
 
         The arm goes home with a ``seed``, with ``options={"home": True}``, every ``task.home_every_episodes``, and when
         it is outside its soft limits; else it starts from where it is. ``options={"goal_seed": k}`` draws the goal from
-        a seed of its own (evaluation on held-out goals).
+        a seed of its own (evaluation on held-out goals). ``options={"should_stop": f}`` asks ``f`` on the way home; once
+        it is true the arm brakes, and the episode begins where it came to rest.
 
         Raises:
             ArmStateError: the guard is not started, or has a latched fault.
             GuardFault: the arm was stopped on its way home.
+            TaskError: the task cannot begin; the arm is held.
         """
         super().reset(seed=seed)
         options = options or {}
@@ -91,37 +102,56 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
             self._rng = np.random.default_rng(seed)
         self._make_ready()
         if seed is not None or options.get("home") or self._due_home():
-            self.guard.settle(self.arm.spec.home)
+            self.guard.settle(self.arm.spec.home, options.get("should_stop", never))
         goal_seed = options.get("goal_seed")
         rng = self._rng if goal_seed is None else np.random.default_rng(goal_seed)
         self._goal = self.task.begin(rng, self.guard.joints)
         self._history[:] = 0.0
         self._previous = np.zeros_like(self._previous)
         self._step = 0
+        # Judged where it stands: what the task tells about a step it can tell before the first one.
+        self._told = dict(self.task.judge(self._goal, self.guard.joints, self._previous, self._previous).info)
+        self._seen = self._observe()
         self._episode += 1
         self._running = True
         self.guard.activate()
-        return self._observe(), {"end": EpisodeEnd.RUNNING}
+        return self._seen.copy(), {**self._told, "end": EpisodeEnd.RUNNING, "is_success": False}
 
     def step(self, action: NDArray[Any]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One control period. A fault ends the episode, ``truncated``, with the fault in ``info["fault"]``.
+        """One control period with ``action`` (act_dim,) in [-1, 1]; beyond ±1 it is cut.
+
+        A fault ends the episode, ``truncated``, with the fault in ``info["fault"]``; an action that is not finite is one.
+        ``info`` then has what the task told last.
 
         Raises:
             ArmStateError: no episode is running.
+            ValueError: an action of another shape; the arm was not moved.
+            TaskError: the task cannot judge; the episode is over and the arm is held.
         """
         if not self._running:
             raise ArmStateError("step() needs a running episode", reason="reset() begins one")
+        asked = np.asarray(action, dtype=np.float64)
+        if asked.shape != (self.codec.act_dim,):
+            raise ValueError(f"the action has shape {asked.shape}, the arm takes {(self.codec.act_dim,)}")
         try:
-            tick = self.guard.step(self.codec.torque(np.asarray(action, dtype=np.float64)))
+            tick = self.guard.step(self.codec.torque(asked))
         except GuardFault as fault:
+            return self._faulted(fault)
+        try:
+            return self._judged(tick)
+        except RobotsacError:
             self._running = False
-            info = {"end": EpisodeEnd.FAULT, "fault": fault, "applied": self._previous.copy(), "flags": Flag.NONE}
-            return self._observe(), 0.0, False, True, info
+            self.guard.hold()
+            raise
+
+    def _judged(self, tick: ControlTick) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """What a control period came to."""
         self.last_tick = tick
         applied = self.codec.action(tick.tau_policy)
         judgement = self.task.judge(self._goal, tick.state, applied, self._previous)
         self._remember(applied)
-        self._goal = judgement.goal
+        self._goal, self._told = judgement.goal, dict(judgement.info)
+        self._seen = self._observe()
         self._step += 1
         end = judgement.end
         if end is EpisodeEnd.RUNNING and self._step >= self.episode_steps:
@@ -129,23 +159,28 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
         if end is not EpisodeEnd.RUNNING:
             self._running = False
             self.guard.hold()
-        info = {
-            **judgement.info,
-            "end": end,
-            "applied": applied,
-            "flags": tick.flags,
-            "is_success": end is EpisodeEnd.SUCCESS,
-        }
-        return self._observe(), judgement.reward, end.terminated, end.truncated, info
+        info = self._info(end, applied, tick.flags)
+        return self._seen.copy(), float(judgement.reward), end.terminated, end.truncated, info
+
+    def _faulted(self, fault: GuardFault) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """The end of an episode that the guard has stopped."""
+        self._running = False
+        info = self._info(EpisodeEnd.FAULT, self._previous.copy(), Flag.NONE)
+        return self._after_fault(), 0.0, False, True, {**info, "fault": fault}
+
+    def _info(self, end: EpisodeEnd, applied: NDArray[np.float64], flags: Flag) -> dict[str, Any]:
+        """The same keys for every step."""
+        ours = {"end": end, "applied": applied, "flags": flags, "is_success": end is EpisodeEnd.SUCCESS}
+        return {**self._told, **ours}
 
     def close(self) -> None:
         """Stop the arm and let it go. Idempotent; never raises."""
         self.guard.close()
 
-    def park_and_close(self) -> None:
-        """As :meth:`close`, from the park pose where that can be reached. Never raises."""
+    def park_and_close(self, should_stop: Callable[[], bool] = never) -> None:
+        """As :meth:`close`, from the park pose where that can be reached and ``should_stop`` allows. Never raises."""
         if self.guard.state in (GuardState.HOLD, GuardState.ACTIVE):
-            self.guard.park()
+            self.guard.park(should_stop)
         self.close()
 
     def _make_ready(self) -> None:
@@ -159,7 +194,11 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
                 command="env.unwrapped.start()",
             )
         elif state is GuardState.FAULT:
-            raise ArmStateError(f"{self.arm.spec.name} has a latched fault", reason=str(self.guard.fault))
+            raise ArmStateError(
+                f"{self.arm.spec.name} has a latched fault",
+                reason=f"{self.guard.fault}; it stays until an operator has seen to its cause and clears it",
+                command="env.unwrapped.guard.clear_fault()",
+            )
         self.guard.hold()
 
     def _due_home(self) -> bool:
@@ -170,6 +209,14 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
     def _observe(self) -> Observation:
         state: JointState = self.guard.joints
         return self.codec.observation(state, self.task.observe(self._goal, state), self._history)
+
+    def _after_fault(self) -> Observation:
+        """Where the arm is; what was last seen of it where that cannot be told, since its state may be what is wrong."""
+        try:
+            observed = self._observe()
+        except TaskError:
+            return self._seen.copy()
+        return observed if np.isfinite(observed).all() else self._seen.copy()
 
     def _remember(self, applied: NDArray[np.float64]) -> None:
         self._previous = applied

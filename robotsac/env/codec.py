@@ -66,7 +66,10 @@ class Codec:
 
     def torque(self, action: Vector) -> Vector:
         """N·m (n,) for an action (n,) in [-1, 1]; beyond ±1 is cut, not finite passes on to the guard, which faults."""
-        return np.clip(action, -1.0, 1.0) * self._action_scale
+        # To cut an infinity to ±1 would be to make full torque of it.
+        if np.count_nonzero(np.isfinite(action)) == len(action):
+            action = np.minimum(np.maximum(action, -1.0), 1.0)
+        return action * self._action_scale
 
     def action(self, tau: Vector) -> Vector:
         """The action (n,) that asks for ``tau`` (n,), N·m: what was applied, in the policy's units, within ±1."""

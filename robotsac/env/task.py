@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import Annotated, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
 from robotsac.arm import JointState, Vector
-from robotsac.config.base import Table
+from robotsac.config.base import NotNegative, Table
 from robotsac.config.schema import RobotConfig, TaskConfig
 from robotsac.contract import Channel
 from robotsac.dynamics import RigidBody
-from robotsac.errors import ConfigError, DriverUnavailable
 from robotsac.records import EpisodeEnd
 
 
@@ -42,10 +39,18 @@ class Judgement:
 
 
 class Task(Protocol):
-    """See module docstring. Built by ``open_task`` as ``cls(robot, task_params, body, dt_s)``."""
+    """See module docstring. Built by a :class:`TaskFactory`, through ``robotsac.env.checked_task.open_task``.
+
+    Attributes:
+        name: as in ``[task]``.
+        channels: the task's part of the observation.
+        parameters: every parameter of the task's own, by name, those left at their defaults included; plain values. They go
+            into the contract, so that a policy never meets another reward or end than it was trained for.
+    """
 
     name: str
     channels: tuple[Channel, ...]
+    parameters: dict[str, Any]
 
     def begin(self, rng: np.random.Generator, state: JointState) -> Any:
         """A new goal for an episode that starts in ``state``."""
@@ -63,7 +68,9 @@ class Task(Protocol):
 class TaskFactory(Protocol):
     """What an entry point of group ``robotsac.tasks`` must be."""
 
-    def __call__(self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float) -> Task:
+    def __call__(
+        self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float, episode_s: float
+    ) -> Task:
         """Build the task.
 
         Args:
@@ -71,6 +78,7 @@ class TaskFactory(Protocol):
             params: the keys of ``[task]`` that are the task's own, not validated yet.
             body: kinematics of the robot.
             dt_s: control period, s.
+            episode_s: time limit of an episode, s.
 
         Raises:
             ConfigError: a parameter is wrong.
@@ -78,36 +86,21 @@ class TaskFactory(Protocol):
         ...
 
 
-def open_task(config: TaskConfig, robot: RobotConfig, body: RigidBody) -> Task:
-    """Load the task that ``[task]`` names.
+def task_parameters(config: TaskConfig, task: Task) -> dict[str, str]:
+    """Every parameter that shapes reward, observation and end, by name, each value as JSON text.
 
-    Raises:
-        ConfigError: no such task, or its parameters are wrong.
-        DriverUnavailable: its package does not import.
+    Of what all tasks share that is ``episode_s``; the history has a field of its own in the contract, and where an episode
+    begins (``home_every_episodes``, ``seed``) changes nothing that a policy sees or is paid for.
     """
-    group = {point.name: point for point in entry_points(group="robotsac.tasks")}
-    if config.name not in group:
-        raise ConfigError(
-            f"task.name: there is no task {config.name!r}", reason=f"installed tasks: {', '.join(sorted(group))}"
-        )
-    try:
-        factory: TaskFactory = group[config.name].load()
-    except ImportError as error:
-        raise DriverUnavailable(f"task {config.name!r} cannot be loaded", reason=str(error)) from error
-    return factory(robot, config.params(), body, 1.0 / robot.control_rate_hz)
-
-
-def task_parameters(config: TaskConfig) -> dict[str, str]:
-    """The parameters that shape reward and observation, by name, each value as JSON text."""
-    shared = {"episode_s": config.episode_s, **config.params()}
-    return {name: json.dumps(value, sort_keys=True, default=str) for name, value in sorted(shared.items())}
+    shaping = {"episode_s": config.episode_s, **task.parameters}
+    return {name: json.dumps(value, sort_keys=True) for name, value in sorted(shaping.items())}
 
 
 class EffortParams(Table):
     """The ``[task]`` parameters of a task that charges for effort; its other parameters go into a subclass."""
 
-    action_cost: Annotated[float, Field(ge=0)] = 0.05
-    rate_cost: Annotated[float, Field(ge=0)] = 0.05
+    action_cost: NotNegative = 0.05
+    rate_cost: NotNegative = 0.05
 
     def effort(self, action: Vector, previous: Vector) -> float:
         """``action_cost``·mean(a²) + ``rate_cost``·mean((a − a')²): what torque and its jumps cost; both (n,)."""

@@ -1,6 +1,6 @@
 """The guard owns the arm at bus rate; only it makes torque."""
 
 from robotsac.guard.bus_loop import GuardCounters
-from robotsac.guard.guard import ControlTick, Guard, GuardState
+from robotsac.guard.guard import ControlTick, Guard, GuardState, never
 
-__all__ = ["ControlTick", "Guard", "GuardCounters", "GuardState"]
+__all__ = ["ControlTick", "Guard", "GuardCounters", "GuardState", "never"]

@@ -34,6 +34,11 @@ from robotsac.records import Flag
 REST_TICKS = 10
 
 
+def never() -> bool:
+    """The answer of one who does not interrupt."""
+    return False
+
+
 class GuardState(enum.Enum):
     """What the guard is doing with the arm."""
 
@@ -141,12 +146,12 @@ class Guard:
         self.arm.stop()
         self.state = GuardState.DISARMED if self.fault is None else GuardState.FAULT
 
-    def park(self) -> None:
+    def park(self, should_stop: Callable[[], bool] = never) -> None:
         """HOLD or ACTIVE: move to the park pose, then :meth:`stop`. Torque-off lets most arms drop; this arm is down
-        already. Whatever goes wrong on the way ends in the same torque off. Never raises."""
+        already. Whatever goes wrong on the way, and ``should_stop``, ends in the same torque off. Never raises."""
         try:
             self.hold()
-            self.move_to(self.spec.park)
+            self.move_to(self.spec.park, should_stop=should_stop)
         except RobotsacError:
             pass
         finally:
@@ -189,12 +194,15 @@ class Guard:
         self._require("idle", GuardState.HOLD)
         return self._control_tick(self._holding)
 
-    def move_to(self, q: Vector, duration_s: float | None = None) -> JointState:
+    def move_to(
+        self, q: Vector, duration_s: float | None = None, should_stop: Callable[[], bool] = never
+    ) -> JointState:
         """HOLD: minimum-jerk move to ``q`` (n,), rad, through the same limits, then hold there.
 
         Args:
             q: goal, within the soft limits.
             duration_s: at least; slower where a joint needs it. Default: the config's.
+            should_stop: asked at every control tick; when it says so, the arm brakes and is held where it came to rest.
 
         Raises:
             ArmStateError: not in HOLD.
@@ -213,15 +221,21 @@ class Guard:
             return gravity + tracking(reference, state.q, state.dq, self.spec)
 
         while (self.clock.now_ns() - begin_ns) / NS_PER_S < path.duration_s:
+            if should_stop():
+                self._brake()
+                return self.joints
             self._control_tick(along)
         self._hold_q = goal
         return self.joints
 
-    def settle(self, q: Vector) -> JointState:
-        """HOLD: be at ``q`` (n,), rad, at rest. A world that can place the arm does; elsewhere it moves there."""
+    def settle(self, q: Vector, should_stop: Callable[[], bool] = never) -> JointState:
+        """HOLD: be at ``q`` (n,), rad, at rest. A world that can place the arm does; elsewhere it moves there.
+
+        ``should_stop`` and what is raised are :meth:`move_to`'s.
+        """
         self._require("settle", GuardState.HOLD)
         if not isinstance(self.arm, PlaceableArm):
-            return self.move_to(q)
+            return self.move_to(q, should_stop=should_stop)
         state = self.arm.place(np.asarray(q, dtype=np.float64))
         self._bus.placed(state)
         self._hold_q = state.q
@@ -253,6 +267,13 @@ class Guard:
             done_ns=time.perf_counter_ns(),
         )
 
+    def _brake(self) -> None:
+        """HOLD: damping until the arm is slow, for at most ``stop_timeout_s``; then hold where it is."""
+        end_ns = self.clock.now_ns() + int(self._config.stop_timeout_s * NS_PER_S)
+        while np.abs(self.joints.dq).max() >= self._config.rest_dq_rad_s and self.clock.now_ns() < end_ns:
+            self._control_tick(self._damping)
+        self._hold_q = self.joints.q
+
     def _holding(self, state: JointState, gravity: Vector) -> Vector:
         return gravity + tracking((self._hold_q, self._zero), state.q, state.dq, self.spec)
 
@@ -260,9 +281,11 @@ class Guard:
         return gravity - self.spec.damping * state.dq
 
     def _stop_for(self, fault: GuardFault) -> None:
-        """Damp to rest. A missed deadline alone leaves the arm held; everything else is torque off and latched."""
-        if (path := self._recorder.write(fault, self.clock.now_ns())) is not None:
-            fault.recorded(path)
+        """Damp to rest. A missed deadline alone leaves the arm held; everything else is torque off and latched.
+
+        The disk comes last: it may be slow, and the last torque stays on the servos while the bus is silent.
+        """
+        before, t_ns = self._recorder.snapshot(), self.clock.now_ns()
         self.counters.faults += 1
         self.state = GuardState.STOPPING
         reachable = fault.code is not FaultCode.JOINT
@@ -271,10 +294,12 @@ class Guard:
             fault.latched = False
             self._hold_q = self.joints.q
             self.state = GuardState.HOLD
+            self._recorder.write_aside(fault, t_ns, before)
             return
         self.fault = fault
         self.arm.stop()
         self.state = GuardState.FAULT
+        self._recorder.write(fault, t_ns, before)
 
     def _damp_to_rest(self) -> bool:
         """Damping and gravity compensation until the arm rests. Bounded in time; True when it came to rest."""

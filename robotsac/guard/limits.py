@@ -269,14 +269,17 @@ def _diagnose(state: JointState, limits: Limits) -> GuardFault:
     excess = np.abs(state.dq) - limits.dq_fault
     if excess.max() > 0:
         joint = int(np.argmax(excess))
-        return _fault(FaultCode.VELOCITY, joint, spec, state.dq[joint], limits.dq_fault[joint], "rad/s")
+        threshold = f"{limits.velocity_fault_factor:g} times dq_max_rad_s {spec.dq_max[joint]:g}"
+        return _fault(FaultCode.VELOCITY, joint, spec, state.dq[joint], limits.dq_fault[joint], "rad/s", threshold)
     joint = int(np.argmax(state.temp_c - spec.temp_max))
     return _fault(FaultCode.TEMPERATURE, joint, spec, state.temp_c[joint], spec.temp_max[joint], "°C")
 
 
-def _fault(code: FaultCode, joint: int, spec: ArmSpec, value: float, limit: float, unit: str) -> GuardFault:
+def _fault(
+    code: FaultCode, joint: int, spec: ArmSpec, value: float, limit: float, unit: str, reason: str = ""
+) -> GuardFault:
     name = spec.joint_names[joint]
-    return GuardFault(code, joint=joint, name=name, value=float(value), limit=float(limit), unit=unit)
+    return GuardFault(code, joint=joint, name=name, value=float(value), limit=float(limit), unit=unit, reason=reason)
 
 
 def _by_joint(columns: tuple[Vector, ...]) -> tuple[tuple[float, ...], ...]:

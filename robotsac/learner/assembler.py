@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robotsac.learner.n_step import n_step_transitions
 from robotsac.learner.replay_log import LoggedBatch
 from robotsac.records import EpisodeEnd, Flag, Records, Transitions, transitions
 
@@ -66,11 +67,18 @@ class _Running:
 
 
 class Assembler:
-    """Keeps the last record and the running episode of every (robot, boot)."""
+    """Keeps what the next records go on from: the last ones and the running episode of every (robot, boot).
 
-    def __init__(self) -> None:
+    Args:
+        n_step: control steps that a transition spans at most.
+        discount: γ per control step; matters when ``n_step`` is above 1.
+    """
+
+    def __init__(self, n_step: int = 1, discount: float = 1.0) -> None:
         self.records = 0
         self.env_steps = 0
+        self._n_step = n_step
+        self._discount = discount
         self._last: dict[tuple[str, str], Records] = {}
         self._running: dict[tuple[str, str], _Running] = {}
         self._next_seq: dict[tuple[str, str], int] = {}
@@ -80,10 +88,14 @@ class Assembler:
         key = (batch.robot, batch.boot)
         last = self._last.get(key)
         records = batch.records if last is None else np.concatenate((last, batch.records))
-        if len(batch.records):
-            self._last[key] = batch.records[-1:]
         self.records += len(batch.records)
-        return transitions(records), self._episodes(key, batch.records)
+        made, self._last[key] = self._transitions(records)
+        return made, self._episodes(key, batch.records)
+
+    def _transitions(self, records: Records) -> tuple[Transitions, Records]:
+        if self._n_step > 1:
+            return n_step_transitions(records, self._n_step, self._discount)
+        return transitions(records), records[-1:].copy()
 
     def _episodes(self, key: tuple[str, str], records: Records) -> list[Episode]:
         # Cut where the episode changes and behind each last record: a segment belongs to one episode.

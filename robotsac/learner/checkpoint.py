@@ -2,8 +2,8 @@
 
 A checkpoint is a folder, written beside, synced and renamed. It holds networks, targets, log α, optimizer states,
 normaliser and the states of all random generators; the replay itself is not in it: the manifest names the last log row
-that was in the ring, and resuming reads the log up to there. On the CPU the resumed run is bit for bit the run that was
-not interrupted.
+that was in the ring, of prior data too, and resuming reads the log up to there. On the CPU the resumed run is bit for bit
+the run that was not interrupted.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         run_id: of the run.
         updates, transitions, records, env_steps: counters at the time.
         replay_row: last row of the replay log that is in the ring.
+        prior_rows: last row of each log of prior data that is in the ring of prior data.
+        prior_transitions: that these rows gave.
         policy_version: last published.
         wall_s: time the trainer has been running, over all its lives.
         device: kind of device the generators belong to.
@@ -67,6 +69,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     contract: Contract
     versions: dict[str, str]
     tensors_sha256: str
+    prior_rows: tuple[int, ...] = ()
+    prior_transitions: int = 0
 
 
 class CheckpointFolder:
@@ -181,8 +185,12 @@ def learning_tensors(learning: Learning) -> dict[str, Tensor]:
 def restore(learning: Learning, manifest: Manifest, tensors: dict[str, Tensor]) -> None:
     """Put ``tensors`` into a fresh ``learning`` built from the same settings. The replay is the caller's to rebuild.
 
+    Prior data that has grown since is read again, up to where it was.
+
     Raises:
-        CheckpointError: a tensor is missing, left over or of another shape; ``learning`` is then not to be used.
+        CheckpointError: a tensor is missing, left over or of another shape, or prior data is not what it was;
+            ``learning`` is then not to be used.
+        StorageError: prior data cannot be read.
     """
     live, generators, optimizers = _live_tensors(learning), _generators(learning), _optimizers(learning)
     states = {name for name in tensors if name.rpartition(".")[0].rpartition(".")[0] in optimizers}
@@ -205,6 +213,19 @@ def restore(learning: Learning, manifest: Manifest, tensors: dict[str, Tensor]) 
         # Assigned, not load_state_dict: that would cast the step counter, and Adam would not be where it was.
         optimizers[group].state[parameter][key] = tensors[name].to(parameter.device)
     learning.state.updates = manifest.updates
+    _restore_prior(learning, manifest)
+
+
+def _restore_prior(learning: Learning, manifest: Manifest) -> None:
+    if manifest.prior_rows != learning.prior_rows:
+        learning.load_prior(manifest.prior_rows)
+    transitions = learning.prior.total if learning.prior is not None else 0
+    if transitions != manifest.prior_transitions:
+        raise CheckpointError(
+            f"prior data gives {transitions} transitions, the checkpoint had {manifest.prior_transitions}",
+            reason=f"{', '.join(manifest.learn['prior_data'])}: not the logs that this run was trained with",
+            command=ANOTHER_RUN,
+        )
 
 
 def _live_tensors(learning: Learning) -> dict[str, Tensor]:
@@ -218,7 +239,8 @@ def _live_tensors(learning: Learning) -> dict[str, Tensor]:
 
 
 def _generators(learning: Learning) -> dict[str, torch.Generator]:
-    return {"generator.replay": learning.replay_generator, "generator.noise": learning.noise_generator}
+    generators = {"generator.replay": learning.replay_generator, "generator.noise": learning.noise_generator}
+    return generators | ({} if learning.prior is None else {"generator.prior": learning.prior_generator})
 
 
 def _optimizers(learning: Learning) -> dict[str, Optimizer]:

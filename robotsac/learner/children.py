@@ -28,8 +28,9 @@ from robotsac.shared import SharedBlock
 from robotsac.signals import signals_held
 
 INGEST_RESTARTS_MAX = 3
-STOP_TIMEOUT_S = 10.0
-"""A trainer needs a fraction of this for its last checkpoint; after it, the process is killed."""
+STOP_TIMEOUT_S = 30.0
+"""A trainer needs a fraction of this for its last checkpoint, and up to ten seconds while it still imports torch on a busy
+machine; after it, the process is killed."""
 KILL_TIMEOUT_S = 5.0
 """A process that is killed is gone at once, unless it hangs in the kernel, in a driver or on a dead network disk."""
 TRAINER_SILENCE_MAX_S = 120.0

@@ -11,32 +11,30 @@ correct; target network and temperature are constants of the game. ξ itself is 
 differentiate y by θ. ξ is the gradient of no single function, so the theory of the papers holds for the game as written
 here, not for fitted Q-iteration as a whole.
 
-    consensus    ξ + λ Hᵀξ                    Mescheder, Nowozin and Geiger 2017, eq. 13: down ½|ξ|² as well
-    symplectic   ξ + λ Aᵀξ, A = (H − Hᵀ)/2    Balduzzi et al. 2018, definition 5 and algorithm 1, λ's sign aligned
+    consensus    ξ + λ Hᵀξ                    Mescheder, Nowozin and Geiger 2017, algorithm 2: down ½|ξ|² as well
+    symplectic   ξ + λ Aᵀξ, A = (H − Hᵀ)/2    Balduzzi et al. 2018, algorithm 1, λ's sign aligned
 
-Products with H and Hᵀ come from autograd; H is never formed. Eager only: a second derivative is taken through everything.
+Products with H and Hᵀ come from autograd; H is never formed. Beyond the gradients themselves, consensus costs one reverse
+pass through them, symplectic two more, through a larger graph. Eager only: a second derivative is taken through everything,
+so everything must have one. ReLU's is zero wherever it exists, and what the networks do at its kinks would be missing; the
+heads with implicit gradients have only a first derivative. The configuration refuses both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from robotsac.config.learn import LearnConfig
-from robotsac.learner.actor_loss import actor_loss
-from robotsac.learner.algorithm import Noise
-from robotsac.learner.critic import critic_loss
-from robotsac.learner.replay import Batch
-
-if TYPE_CHECKING:
-    from robotsac.learner.sac import SacState
 
 Vectors = list[Tensor]
-TINY = 1e-12
+ALIGNED_FROM = -1e-3
+"""A product of cosines above this keeps λ positive: rounding must not decide about a pure rotation, where it is 0. (The
+paper adds 0.1 to the product itself, which depends on the unit of the losses.)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,56 +71,32 @@ class Correction:
             for loss, player in zip(losses, players, strict=True)
             for gradient in _gradients(loss, player, create_graph=True)
         ]
-        added = self._correction(xi, everything)
+        plain = [gradient.detach() for gradient in xi]
+        added = self._correction(xi, plain, everything)
         result, start = [], 0
         for player in players:
             stop = start + len(player)
-            result.append(self._sum([g.detach() for g in xi[start:stop]], added[start:stop]))
+            result.append(self._sum(plain[start:stop], added[start:stop]))
             start = stop
         return result
 
-    def update(
-        self, state: SacState, batch: Batch, obs: Tensor, next_obs: Tensor, noise: Noise, alpha: Tensor
-    ) -> dict[str, Tensor]:
-        """One simultaneous, corrected step of critics and actor, then α's. Returns what ``sac.update`` does."""
-        from robotsac.learner.sac import soft_target, update_temperature
-
-        q = state.critic(obs, batch.action)
-        # The target's own graph leads to φ alone: the target network takes no gradient.
-        q_loss = critic_loss(q, soft_target(state, batch, next_obs, noise, alpha))
-        action, log_prob = state.actor.sample(obs, noise.action)
-        policy_loss = actor_loss(log_prob, state.critic(obs, action).amin(dim=0), alpha)
-        players = [list(state.critic.parameters()), list(state.actor.parameters())]
-        for player, gradients in zip(players, self.gradients((q_loss, policy_loss), players), strict=True):
-            for parameter, gradient in zip(player, gradients, strict=True):
-                parameter.grad = gradient
-        state.critic_adam.step()
-        state.actor_adam.step()
-        log_prob = log_prob.detach()
-        update_temperature(state, log_prob)
-        return {
-            "critic_loss": q_loss.detach(),
-            "q": q.detach().mean(),
-            "actor_loss": policy_loss.detach(),
-            "entropy": -log_prob.mean(),
-            "alpha": alpha,
-        }
-
-    def _correction(self, xi: Vectors, parameters: Vectors) -> Vectors:
-        transposed = transposed_product(xi, parameters, [g.detach() for g in xi])
+    def _correction(self, xi: Vectors, plain: Vectors, parameters: Vectors) -> Vectors:
+        transposed = transposed_product(xi, parameters, plain)
         if self.kind == "consensus":
             return transposed
-        product = jacobian_product(xi, parameters, [g.detach() for g in xi])
+        product = jacobian_product(xi, parameters, plain)
         adjustment = [0.5 * (t - p) for t, p in zip(transposed, product, strict=True)]
-        # Alignment (Balduzzi et al. 2018, section 4): away from unstable points, toward stable ones.
-        to_descent, to_adjustment = _dot(xi, transposed), _dot(adjustment, transposed)
-        sign = torch.where(to_descent * to_adjustment + TINY >= 0, 1.0, -1.0)
+        # Alignment (Balduzzi et al. 2018, algorithm 1): Hᵀξ is the gradient of ½|ξ|², and λ's sign is such that the
+        # adjustment bends ξ toward stable fixed points and away from unstable ones.
+        alignment = _cosine(plain, transposed) * _cosine(adjustment, transposed)
+        sign = torch.where(alignment >= ALIGNED_FROM, 1.0, -1.0)
         return [sign * part for part in adjustment]
 
     def _sum(self, gradient: Vectors, added: Vectors) -> Vectors:
         weight: Tensor | float = self.weight
         if self.normalised:
-            weight = self.weight * (_dot(gradient, gradient) / (_dot(added, added) + TINY)).sqrt()
+            length = _norm(added)
+            weight = torch.where(length > 0, self.weight * _norm(gradient) / length, 0.0)
         return [g + weight * a for g, a in zip(gradient, added, strict=True)]
 
 
@@ -147,3 +121,13 @@ def _gradients(scalar: Tensor, by: Sequence[Tensor], create_graph: bool = False)
 
 def _dot(one: Vectors, other: Vectors) -> Tensor:
     return torch.stack([(a * b).sum() for a, b in zip(one, other, strict=True)]).sum()
+
+
+def _norm(vectors: Vectors) -> Tensor:
+    return torch.stack([vector.square().sum() for vector in vectors]).sum().sqrt()
+
+
+def _cosine(one: Vectors, other: Vectors) -> Tensor:
+    """0 where one of them is 0."""
+    lengths = _norm(one) * _norm(other)
+    return torch.where(lengths > 0, _dot(one, other) / lengths, 0.0)

@@ -13,14 +13,17 @@ from robotsac.learner.metrics import FILE_NAME, RECENT_EPISODES, read_lines
 from robotsac.learner.run_folder import run_argument, run_name
 
 PICTURE = "learning_curve.png"
+WINDOWS_MIN = 3
+"""Means are over at most this share of a short run's episodes, one third."""
 SUCCESS_COLOUR, RETURN_COLOUR, RANDOM_COLOUR, TEXT_COLOUR = "#1f6f8b", "#c8553d", "#e8e8e8", "#333333"
 
 
-def plot_learning_curve(run_dir: Path) -> Path:
+def plot_learning_curve(run_dir: Path, evaluation: tuple[int, int] | None = None) -> Path:
     """Success rate and return over robot time, from ``metrics.jsonl``.
 
     Args:
         run_dir: of the run.
+        evaluation: successes and episodes of the evaluation after it, at least one, where there was one.
 
     Returns:
         Path of the PNG, ``learning_curve.png`` in ``run_dir``.
@@ -42,7 +45,7 @@ def plot_learning_curve(run_dir: Path) -> Path:
 
     figure = Figure(figsize=(8.0, 4.5), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    _draw(figure.add_subplot(), lines, run_name(run_dir))
+    _draw(figure.add_subplot(), lines, run_name(run_dir), evaluation)
     try:
         figure.savefig(path)
     except OSError as error:
@@ -61,46 +64,65 @@ def rolling_mean(values: NDArray[np.float64], window: int) -> NDArray[np.float64
     return means
 
 
-def _draw(axes: Any, lines: list[dict[str, Any]], name: str) -> None:
+def _draw(axes: Any, lines: list[dict[str, Any]], name: str, evaluation: tuple[int, int] | None) -> None:
     """Fill ``axes`` (a matplotlib Axes)."""
     time_s = np.array([line["robot_time_s"] for line in lines], dtype=np.float64)
     success = np.array([line["success"] for line in lines], dtype=np.float64)
     # A return that overflowed was written as null.
     total = np.array([np.nan if line["return"] is None else line["return"] for line in lines], dtype=np.float64)
-    rate = 100.0 * rolling_mean(success, RECENT_EPISODES)
+    window = min(max(len(lines) // WINDOWS_MIN, 1), RECENT_EPISODES)
+    # A mean over a part of the window is noise that looks like learning.
+    means = slice(window - 1, None)
+    rate = 100.0 * rolling_mean(success, window)[means]
     right = axes.twinx()
-    right.plot(
-        time_s, rolling_mean(np.nan_to_num(total), RECENT_EPISODES), color=RETURN_COLOUR, linewidth=1.4, alpha=0.9
-    )
-    axes.plot(time_s, rate, color=SUCCESS_COLOUR, linewidth=2.4)
-    axes.fill_between(time_s, 0.0, rate, color=SUCCESS_COLOUR, alpha=0.10, linewidth=0)
+    right.plot(time_s, total, ".", color=RETURN_COLOUR, markersize=4.5, alpha=0.5, markeredgewidth=0)
+    returns = rolling_mean(np.nan_to_num(total), window)[means]
+    right.plot(time_s[means], returns, color=RETURN_COLOUR, linewidth=1.4, alpha=0.9)
+    axes.plot(time_s[means], rate, color=SUCCESS_COLOUR, linewidth=2.4)
+    axes.fill_between(time_s[means], 0.0, rate, color=SUCCESS_COLOUR, alpha=0.10, linewidth=0)
     random_until_s = max((line["robot_time_s"] for line in lines if line["random"]), default=0.0)
     if random_until_s > 0:
         right.axvspan(0.0, random_until_s, color=RANDOM_COLOUR, zorder=0, linewidth=0)
         axes.text(
             random_until_s / 2, 97, "random actions", rotation=90, ha="center", va="top", fontsize=8, color="#888888"
         )
-    _mark_end(axes, time_s, rate)
+    end_s = float(time_s[-1])
+    _mark_end(axes, end_s, float(rate[-1]), evaluation)
     axes.set_title(f"Learning curve of {name}", loc="left", fontsize=13, fontweight="bold", color=TEXT_COLOUR, pad=12)
-    axes.set_title(
-        f"{len(lines)} episodes, means over {RECENT_EPISODES}", loc="right", fontsize=9, color="#777777", pad=12
-    )
+    note = f"{len(lines)} episodes (dots: their returns), lines: means over {window}"
+    axes.set_title(note, loc="right", fontsize=9, color="#777777", pad=12)
     axes.set_xlabel("robot time under control (s)", color=TEXT_COLOUR)
     axes.set_ylabel("success rate (%)", color=SUCCESS_COLOUR)
-    right.set_ylabel("return per episode (1)", color=RETURN_COLOUR)
-    axes.set_xlim(0.0, float(time_s[-1]) * 1.06)
+    right.set_ylabel("return of an episode", color=RETURN_COLOUR)
+    axes.set_xlim(0.0, end_s * (1.09 if evaluation is None else 1.19))
     axes.set_ylim(0.0, 104.0)
     _style(axes, right)
 
 
-def _mark_end(axes: Any, time_s: NDArray[np.float64], rate: NDArray[np.float64]) -> None:
-    axes.plot(time_s[-1:], rate[-1:], "o", color=SUCCESS_COLOUR, markersize=6, clip_on=False)
+def _mark_end(axes: Any, end_s: float, rate: float, evaluation: tuple[int, int] | None) -> None:
+    """Where the training ended, and behind it what the evaluation counted."""
+    look = {"color": SUCCESS_COLOUR, "clip_on": False}
+    axes.plot([end_s], [rate], "o", markersize=6, **look)
+    if evaluation is None:
+        _label(axes, f"{rate:.0f} %", (end_s, rate), (8, 0), ha="left", va="center")
+        return
+    successes, episodes = evaluation
+    evaluated, evaluated_s = 100.0 * successes / episodes, end_s * 1.10
+    axes.plot([evaluated_s], [evaluated], "D", markersize=7, markerfacecolor="white", markeredgewidth=1.8, **look)
+    words = f"evaluation\n{evaluated:.0f} %\n({successes}/{episodes})"
+    below = evaluated > 50
+    _label(axes, words, (evaluated_s, evaluated), (0, -9 if below else 9), ha="center", va="top" if below else "bottom")
+
+
+def _label(axes: Any, text: str, at: tuple[float, float], offset: tuple[int, int], *, ha: str, va: str) -> None:
     axes.annotate(
-        f"{rate[-1]:.0f} %",
-        (time_s[-1], rate[-1]),
-        xytext=(7, 0),
+        text,
+        at,
+        xytext=offset,
         textcoords="offset points",
-        va="center",
+        ha=ha,
+        va=va,
+        fontsize=9,
         color=SUCCESS_COLOUR,
         fontweight="bold",
         annotation_clip=False,

@@ -76,7 +76,7 @@ def ingest(args: IngestArgs, stopping: Callable[[], bool]) -> None:
         LinkError: the address cannot be had.
         StorageError: the log cannot be written; nothing unwritten has been acknowledged.
     """
-    link = args.settings.link
+    link, parent = args.settings.link, os.getppid()
     board = SharedBlock.attach(args.board_name, LEARNER_FIELDS)
     try:
         with LearnerSocket(link) as socket, ReplayLog(args.run_dir / FILE_NAME) as log:
@@ -91,7 +91,8 @@ def ingest(args: IngestArgs, stopping: Callable[[], bool]) -> None:
                 end.commit()
                 end.poll()
                 status.write()
-            end.bye("the learner has been stopped; it can be resumed")
+            ended = "has been stopped" if os.getppid() == parent else "has ended: its supervisor is gone"
+            end.bye(f"the learner {ended}; it can be resumed")
             status.write(last=True)
     finally:
         board.close()

@@ -12,38 +12,55 @@ from torch import Tensor
 
 from robotsac.config.schema import LearnerSettings
 from robotsac.contract import Contract
+from robotsac.errors import ConfigError
+from robotsac.learner.algorithm import discount_of
 from robotsac.learner.assembler import Assembler, Episode
 from robotsac.learner.limiter import Limiter
-from robotsac.learner.replay import Replay
+from robotsac.learner.prior_data import WITHOUT, PriorLogs
+from robotsac.learner.replay import Batch, Replay
 from robotsac.learner.replay_log import LoggedBatch
 from robotsac.learner.variants import create_algorithm
 
 
 class Learning:
-    """SAC state, replay ring, assembler and limiter of one run.
+    """Algorithm, replay ring, assembler and limiter of one run; a second ring where there is prior data.
+
+    The limiter counts fresh transitions alone: prior data makes each of them worth more, and does not stand in for them.
 
     Args:
         settings: of the learner.
         contract: what the records mean.
         device: where everything lies.
 
+    Attributes:
+        prior: the ring of prior data; ``None`` = none.
+        prior_rows: the last row that was read of each log of it.
+
     Raises:
-        ConfigError: settings that cannot work (see :func:`~robotsac.learner.variants.create_algorithm`).
+        ConfigError: settings that cannot work (see :func:`~robotsac.learner.variants.create_algorithm`), or prior data
+            that is not this run's kind (see :class:`~robotsac.learner.prior_data.PriorLogs`).
+        StorageError: prior data cannot be read.
     """
 
     def __init__(self, settings: LearnerSettings, contract: Contract, device: torch.device) -> None:
         learn = settings.learn
         self.device = device
         self.contract = contract
+        self._learn = learn
         # Streams of their own: how often one is drawn from does not shift another.
         self.replay_generator = torch.Generator(device).manual_seed(learn.seed + 1)
         self.noise_generator = torch.Generator(device).manual_seed(learn.seed + 2)
+        self.prior_generator = torch.Generator(device).manual_seed(learn.seed + 3)
         self.state = create_algorithm(learn, contract.obs_dim, contract.act_dim, contract.control_rate_hz, device)
-        self.replay = Replay(learn.replay_capacity, contract.obs_dim, contract.act_dim, device, self.replay_generator)
-        self.assembler = Assembler()
+        self.replay = self._ring(learn.replay_capacity, self.replay_generator)
+        self.assembler = self._new_assembler()
         self.limiter = Limiter.of(settings)
         self.row = 0
-        self._batch_size = learn.batch_size
+        self.prior: Replay | None = None
+        self.prior_rows: tuple[int, ...] = ()
+        self._prior_share = round(learn.prior_share * learn.batch_size) if learn.prior_data else 0
+        if learn.prior_data:
+            self.load_prior()
 
     def absorb(self, batches: Sequence[LoggedBatch]) -> list[tuple[int, Episode]]:
         """Put logged batches into the replay, in order; the episodes that end in them, each with its log row."""
@@ -56,10 +73,37 @@ class Learning:
             self.row = batch.row
         return episodes
 
+    def load_prior(self, rows: tuple[int, ...] | None = None) -> None:
+        """Fill the ring of prior data anew, from each log up to its row of ``rows``; ``None`` = all there is.
+
+        Raises:
+            CheckpointError: a log ends before its row.
+            ConfigError, StorageError: as the class.
+        """
+        learn = self._learn
+        logs = PriorLogs(learn.prior_data, self.contract)
+        ring = self._ring(min(learn.replay_capacity, logs.records), self.prior_generator)
+        read = [0] * len(logs.files)
+        for number, row, transitions in logs.transitions(self._new_assembler, rows):
+            ring.append(transitions)
+            read[number] = row
+        if not len(ring):
+            raise ConfigError(
+                f"learn.prior_data: there is no transition in {', '.join(learn.prior_data)}",
+                reason="their episodes ended at the first step, in a fault or in lost records",
+                command=WITHOUT,
+            )
+        self.prior, self.prior_rows = ring, tuple(read)
+
+    def sample(self) -> Batch:
+        """A fresh minibatch: of this run's transitions, and the prior data's share of it last."""
+        fresh = self.replay.sample(self._learn.batch_size - self._prior_share)
+        return fresh if self.prior is None else fresh.joined(self.prior.sample(self._prior_share))
+
     def update(self) -> dict[str, Tensor]:
-        """One SAC update on a fresh minibatch; returns device scalars (see :class:`~robotsac.learner.algorithm.Algorithm`)."""
-        batch = self.replay.sample(self._batch_size)
-        return self.state.update(batch, self.state.noise_shape.draw(self._batch_size, self.noise_generator))
+        """One update on a fresh minibatch; returns device scalars (see :class:`~robotsac.learner.algorithm.Algorithm`)."""
+        noise = self.state.noise_shape.draw(self._learn.batch_size, self.noise_generator)
+        return self.state.update(self.sample(), noise)
 
     @property
     def updates_allowed(self) -> int:
@@ -75,3 +119,12 @@ class Learning:
     def robot_time_s(self) -> float:
         """Time under policy control that the log holds, over all robots."""
         return self.assembler.env_steps / self.contract.control_rate_hz
+
+    def _ring(self, capacity: int, generator: torch.Generator) -> Replay:
+        contract = self.contract
+        return Replay(
+            capacity, contract.obs_dim, contract.act_dim, self.device, generator, with_steps=self._learn.n_step > 1
+        )
+
+    def _new_assembler(self) -> Assembler:
+        return Assembler(self._learn.n_step, discount_of(self._learn, self.contract.control_rate_hz))

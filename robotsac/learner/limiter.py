@@ -15,6 +15,10 @@ Never do both wait. The trainer waits when U = B(T). Below S that is U = 0 and T
 U > u(T − S) − 1, so ⌊U/u⌋ > T − S − 1/u − 1, and C > R + K' − 1/u − 1 ≥ R + batch + robots − 1: a whole batch is still
 welcome, and when ``ingest`` divides C − R among the robots, none is left with 0. C never falls, since none of R − T and U
 does.
+
+With n-step returns T counts finished windows: up to n − 1 steps of every episode under way wait in R − T, and R − T falls
+again when they are finished. Nothing above depends on that but the last sentence: whoever publishes C publishes the
+highest so far, and the backlog is bounded by K' and those waiting steps.
 """
 
 from __future__ import annotations

@@ -28,6 +28,18 @@ class Batch:
     def __len__(self) -> int:
         return self.reward.shape[0]
 
+    def joined(self, other: Batch) -> Batch:
+        """The rows of both, these first; both with ``steps`` or both without."""
+        steps = None if self.steps is None or other.steps is None else torch.cat((self.steps, other.steps))
+        return Batch(
+            torch.cat((self.obs, other.obs)),
+            torch.cat((self.action, other.action)),
+            torch.cat((self.reward, other.reward)),
+            torch.cat((self.next_obs, other.next_obs)),
+            torch.cat((self.terminal, other.terminal)),
+            steps,
+        )
+
 
 class Replay:
     """The newest ``capacity`` transitions, sampled uniformly with replacement.
@@ -40,14 +52,22 @@ class Replay:
         obs_dim, act_dim: lengths of observation and action.
         device: where the rows lie.
         generator: draws the samples; on ``device``, this ring's own.
+        with_steps: keep the transitions' ``steps`` too; without, all are of one step.
     """
 
     def __init__(
-        self, capacity: int, obs_dim: int, act_dim: int, device: torch.device, generator: torch.Generator
+        self,
+        capacity: int,
+        obs_dim: int,
+        act_dim: int,
+        device: torch.device,
+        generator: torch.Generator,
+        *,
+        with_steps: bool = False,
     ) -> None:
         self.capacity = capacity
         self.total = 0
-        self._widths = [obs_dim, act_dim, 1, obs_dim, 1]
+        self._widths = [obs_dim, act_dim, 1, obs_dim, 1] + [1] * with_steps
         # Not zeroed: rows beyond the fill are never read, and untouched pages cost no memory.
         self._rows = torch.empty(capacity, sum(self._widths), device=device)
         self._generator = generator
@@ -61,13 +81,15 @@ class Replay:
         Raises:
             ValueError: widths do not fit this ring.
         """
-        columns = (
+        columns = [
             transitions.obs,
             transitions.action,
             transitions.reward[:, None],
             transitions.next_obs,
             transitions.terminal[:, None],
-        )
+        ]
+        if transitions.steps is not None:
+            columns.append(transitions.steps[:, None])
         if [column.shape[1] for column in columns] != self._widths:
             raise ValueError(f"transitions of widths {[c.shape[1] for c in columns]} in a ring of {self._widths}")
         rows = np.concatenate(columns, axis=1, dtype=np.float32)[-self.capacity :]
@@ -88,5 +110,7 @@ class Replay:
             raise ValueError("cannot sample from an empty replay")
         device = self._rows.device
         where = torch.randint(len(self), (batch_size,), generator=self._generator, device=device)
-        obs, action, reward, next_obs, terminal = torch.split(self._rows.index_select(0, where), self._widths, dim=1)
-        return Batch(obs, action, reward.squeeze(1), next_obs, terminal.squeeze(1))
+        obs, action, reward, next_obs, terminal, *steps = torch.split(
+            self._rows.index_select(0, where), self._widths, dim=1
+        )
+        return Batch(obs, action, reward.squeeze(1), next_obs, terminal.squeeze(1), *(k.squeeze(1) for k in steps))

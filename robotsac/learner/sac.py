@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from robotsac.learner.networks import Normaliser
 from robotsac.learner.replay import Batch
 from robotsac.learner.smoothness import smoothness_loss
 from robotsac.learner.target_entropy import target_entropy
-from robotsac.learner.temperature import bound_, temperature_loss
+from robotsac.learner.temperature import bound_, first_log_alpha, temperature_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,44 @@ class Constants:
     smooth_time: float
     smooth_space: float
     smooth_sigma: float
+
+    @classmethod
+    def of(cls, learn: LearnConfig, act_dim: int, control_rate_hz: float) -> Constants:
+        """As ``[learn]`` says. Raises ConfigError: horizon shorter than a control step."""
+        automatic = learn.temperature == "auto"
+        return cls(
+            discount=discount_of(learn, control_rate_hz),
+            polyak=learn.polyak,
+            target_entropy=target_entropy(learn.target_sigma, act_dim) if automatic else None,
+            actor_delay=learn.actor_delay,
+            pathwise=learn.policy_gradient == "reparameterised",
+            smooth_time=learn.smooth_time,
+            smooth_space=learn.smooth_space,
+            smooth_sigma=learn.smooth_sigma,
+        )
+
+
+class FrozenCritic(Protocol):
+    """Critics as the actor sees them."""
+
+    def frozen(self, obs: Tensor, action: Tensor, uniform: Tensor | None = None) -> Tensor:
+        """Q (N, b) with a gradient to the action and none to the critics' parameters."""
+        ...
+
+
+class ActorLearner(Protocol):
+    """What step 2 and 3 of an update need."""
+
+    constants: Constants
+    actor: Actor
+    log_alpha: Tensor
+    actor_adam: Adam
+    alpha_adam: Adam
+
+    @property
+    def critic(self) -> FrozenCritic:
+        """Whom the actor follows."""
+        ...
 
 
 @dataclass(slots=True)
@@ -80,20 +119,9 @@ class SacState:
         critic, target = (Critic.of(learn, critic_shape(learn, obs_dim, act_dim), seeded) for _ in range(2))
         target.load_state_dict(critic.state_dict())
         critic, target = critic.to(device), target.to(device).requires_grad_(False)
-        automatic = learn.temperature == "auto"
-        first_alpha = learn.temperature_init if automatic else learn.temperature
-        log_alpha = torch.tensor(first_alpha, device=device).log().requires_grad_(automatic)
+        log_alpha = first_log_alpha(learn, device)
         return cls(
-            constants=Constants(
-                discount=discount_of(learn, control_rate_hz),
-                polyak=learn.polyak,
-                target_entropy=target_entropy(learn.target_sigma, act_dim) if automatic else None,
-                actor_delay=learn.actor_delay,
-                pathwise=learn.policy_gradient == "reparameterised",
-                smooth_time=learn.smooth_time,
-                smooth_space=learn.smooth_space,
-                smooth_sigma=learn.smooth_sigma,
-            ),
+            constants=Constants.of(learn, act_dim, control_rate_hz),
             noise_shape=NoiseShape(
                 action=actor.head.noises * act_dim,
                 space=obs_dim if learn.smooth_space else 0,
@@ -144,13 +172,13 @@ def update(state: SacState, batch: Batch, noise: Noise) -> dict[str, Tensor]:
     obs, next_obs = state.normaliser(batch.obs), state.normaliser(batch.next_obs)
     alpha = state.log_alpha.detach().exp()
     if state.correction is not None:
-        metrics = state.correction.update(state, batch, obs, next_obs, noise, alpha)
+        metrics = _update_together(state, state.correction, batch, obs, next_obs, noise, alpha)
         state.updates += 1
     else:
         metrics = _update_critics(state, batch, obs, next_obs, noise, alpha)
         state.updates += 1
         if state.updates % state.constants.actor_delay == 0:
-            metrics |= _update_actor_and_temperature(state, obs, next_obs, noise, alpha)
+            metrics |= update_actor_and_temperature(state, obs, next_obs, noise, alpha)
     move_target(state.target.tensors, state.critic.tensors, state.constants.polyak)
     return metrics
 
@@ -165,7 +193,7 @@ def soft_target(state: SacState, batch: Batch, next_obs: Tensor, noise: Noise, a
     return bellman_target(batch.reward, batch.terminal, next_q, next_log_prob, alpha, discount)
 
 
-def update_temperature(state: SacState, log_prob: Tensor) -> None:
+def update_temperature(state: ActorLearner, log_prob: Tensor) -> None:
     """One step on J(α), if α is learned."""
     if state.constants.target_entropy is not None:
         step(state.alpha_adam, temperature_loss(state.log_alpha, log_prob, state.constants.target_entropy))
@@ -183,9 +211,10 @@ def _update_critics(
     return {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
 
-def _update_actor_and_temperature(
-    state: SacState, obs: Tensor, next_obs: Tensor, noise: Noise, alpha: Tensor
+def update_actor_and_temperature(
+    state: ActorLearner, obs: Tensor, next_obs: Tensor, noise: Noise, alpha: Tensor
 ) -> dict[str, Tensor]:
+    """Steps 2 and 3 of an update; obs, next_obs (b, obs_dim) normalised. Returns their metrics."""
     constants = state.constants
     action, log_prob = state.actor.sample(obs, noise.action, constants.pathwise)
     q = state.critic.frozen(obs, action, _dropout(noise, 2))
@@ -198,6 +227,27 @@ def _update_actor_and_temperature(
     log_prob = log_prob.detach()
     update_temperature(state, log_prob)
     return {"actor_loss": loss.detach(), "entropy": -log_prob.mean(), "alpha": alpha}
+
+
+def _update_together(
+    state: SacState, correction: Correction, batch: Batch, obs: Tensor, next_obs: Tensor, noise: Noise, alpha: Tensor
+) -> dict[str, Tensor]:
+    """Steps 1 to 3 as one simultaneous step of critics and actor along their corrected gradients, then α's."""
+    q = state.critic(obs, batch.action)
+    # The target's own graph leads to the actor alone: the target network takes no gradient.
+    q_loss = critic_loss(q, soft_target(state, batch, next_obs, noise, alpha))
+    action, log_prob = state.actor.sample(obs, noise.action)
+    policy_loss = actor_loss(log_prob, state.critic(obs, action).amin(dim=0), alpha)
+    players = [list(state.critic.parameters()), list(state.actor.parameters())]
+    for player, gradients in zip(players, correction.gradients((q_loss, policy_loss), players), strict=True):
+        for parameter, gradient in zip(player, gradients, strict=True):
+            parameter.grad = gradient
+    state.critic_adam.step()
+    state.actor_adam.step()
+    log_prob = log_prob.detach()
+    update_temperature(state, log_prob)
+    metrics = {"critic_loss": q_loss.detach(), "q": q.detach().mean()}
+    return metrics | {"actor_loss": policy_loss.detach(), "entropy": -log_prob.mean(), "alpha": alpha}
 
 
 def _dropout(noise: Noise, use: int) -> Tensor | None:

@@ -1,7 +1,7 @@
 """Smoothness of the policy itself, for the sake of gears (Mysore et al. 2021, CAPS, eqs. 1 to 3).
 
 On deterministic actions, not on rewards: a reward for small changes is learned slowly and traded away, and noise would be
-punished with the policy.
+punished with the policy. Distances are squared, where the paper has the norm: no kink at 0, and large steps count more.
 """
 
 from __future__ import annotations

@@ -7,8 +7,17 @@ import math
 import torch
 from torch import Tensor
 
+from robotsac.config.learn import LearnConfig
+
 ALPHA_MIN, ALPHA_MAX = 1e-5, 10.0
 """α never leaves these bounds. At one of them for long, target entropy and reward scale do not fit each other."""
+
+
+def first_log_alpha(learn: LearnConfig, device: torch.device) -> Tensor:
+    """log α (), to begin with, and a parameter; or the fixed one, a constant."""
+    automatic = learn.temperature == "auto"
+    alpha = learn.temperature_init if automatic else learn.temperature
+    return torch.tensor(alpha, device=device).log().requires_grad_(automatic)
 
 
 def temperature_loss(log_alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:

@@ -227,6 +227,8 @@ class Training:
             contract=learning.contract,
             versions=software_versions(),
             tensors_sha256="",
+            prior_rows=learning.prior_rows,
+            prior_transitions=learning.prior.total if learning.prior is not None else 0,
         )
         self._checkpoints.save(learning_tensors(learning), manifest)
         self._saved_updates = learning.state.updates

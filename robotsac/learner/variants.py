@@ -6,7 +6,10 @@ import torch
 
 from robotsac.config.learn import LearnConfig
 from robotsac.learner.algorithm import Algorithm
+from robotsac.learner.cross_q import CrossQState
+from robotsac.learner.ddpg import DdpgState
 from robotsac.learner.sac import SacState
+from robotsac.learner.sac_v1 import SacV1State
 
 
 def create_algorithm(
@@ -23,4 +26,10 @@ def create_algorithm(
     Raises:
         ConfigError: horizon shorter than a control step.
     """
+    if learn.critic == "batch_norm":
+        return CrossQState.create(learn, obs_dim, act_dim, control_rate_hz, device)
+    if learn.variant == "sac_v1":
+        return SacV1State.create(learn, obs_dim, act_dim, control_rate_hz, device)
+    if learn.variant == "ddpg":
+        return DdpgState.create(learn, obs_dim, act_dim, control_rate_hz, device)
     return SacState.create(learn, obs_dim, act_dim, control_rate_hz, device)

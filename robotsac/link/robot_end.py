@@ -156,7 +156,8 @@ class RobotEnd:
         now_ns = self._clock.now_ns()
         if self.state is LinkState.UP and now_ns - self._heard_ns > self._config.dead_ms * NS_PER_MS:
             self._lose(
-                LinkState.DOWN, f"no sign of life from the learner for {(now_ns - self._heard_ns) // NS_PER_MS} ms"
+                LinkState.DOWN,
+                f"connection to the learner lost: no sign of life for {(now_ns - self._heard_ns) // NS_PER_MS} ms",
             )
         if self.state is LinkState.UP and self._outbox.more:
             self._lose(LinkState.CONNECTING, "further boots to offer")
@@ -202,7 +203,7 @@ class RobotEnd:
             self.notice = Notice(
                 f"no learner answers at {self._config.address} for {waited_ns // (1000 * NS_PER_MS)} s",
                 "records wait in the spool",
-                "robotsac learn",
+                self._config.learn_command(),
             )
 
     def _welcome(self, message: m.Welcome) -> None:
@@ -275,7 +276,8 @@ class RobotEnd:
         self._hello_due_ns, self._hello_wait_ns = self._clock.now_ns(), HELLO_WAIT_NS
         self.down_since_ns = self._clock.now_ns()
         self._change(state, why)
-        self.notice = Notice(why, "records wait in the spool", "robotsac learn" if state is LinkState.DOWN else "")
+        command = self._config.learn_command() if state is LinkState.DOWN else ""
+        self.notice = Notice(why, "records wait in the spool", command)
 
     def _refuse(self, notice: Notice, passing: bool) -> None:
         now_ns = self._heard_ns = self._clock.now_ns()

@@ -25,10 +25,10 @@ ONNX_OPSET = 18
 
 ALLOWED_OPERATORS = frozenset(
     {
-        "Add", "Cast", "Clip", "Concat", "Constant", "Div", "Erf", "Exp", "Expand", "Flatten", "Gather", "Gemm",
-        "Identity", "LayerNormalization", "LeakyRelu", "Log", "MatMul", "Max", "Min", "Mul", "Neg", "Pow", "ReduceMean",
-        "Relu", "Reshape", "Sigmoid", "Slice", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose",
-        "Unsqueeze", "Where",
+        "Add", "Cast", "Clip", "Concat", "Constant", "CumSum", "Div", "Erf", "Exp", "Expand", "Flatten", "Gather", "Gemm",
+        "Greater", "Identity", "LayerNormalization", "LeakyRelu", "Less", "Log", "MatMul", "Max", "Min", "Mul", "Neg",
+        "Pow", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Sigmoid", "Slice", "Softplus", "Split", "Sqrt",
+        "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where",
     }
 )  # fmt: skip
 """Operators a policy may use: arithmetic on tensors, nothing with control flow, files, randomness or custom code."""

@@ -9,6 +9,7 @@ because a ballast file reserves the room for it and is given up when the disk is
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from pathlib import Path
 from typing import Self
@@ -18,7 +19,7 @@ import numpy as np
 from robotsac.config.schema import SpoolConfig
 from robotsac.contract import Contract
 from robotsac.disk import MB, free_bytes, require_free
-from robotsac.errors import StorageError
+from robotsac.errors import AGAIN, LEARN, StorageError
 from robotsac.records import Records, record_dtype
 from robotsac.spool.database import Database
 from robotsac.spool.tables import (
@@ -85,7 +86,11 @@ class Spool:
         known = self._boots().get(boot)
         if known is not None:
             if known[1] != contract:
-                raise StorageError(f"boot {boot} is in spool {self.path} with another contract")
+                raise StorageError(
+                    f"boot {boot} is in spool {self.path} with another contract",
+                    reason="a boot's id is drawn anew at each start: this one was started twice with different settings",
+                    command=AGAIN,
+                )
             return
 
         def work(connection: sqlite3.Connection) -> None:
@@ -213,7 +218,7 @@ class Spool:
                 f"disk of {folder}: {free_bytes(folder) / MB:.0f} MB free, {needed_mb:.0f} MB and a reserve of "
                 f"{self._database.ballast.size / MB:.0f} MB needed",
                 reason=why,
-                command=f"df -h {folder}",
+                command=f"df -h {shlex.quote(str(folder))}",
             )
         used_mb, size_max_mb = self._database.used_bytes() / MB, self._config.size_max_mb
         if used_mb > size_max_mb and any(info.acked > info.pruned for info in self.boots()):
@@ -224,7 +229,7 @@ class Spool:
             raise StorageError(
                 f"spool {self.path}: {used_mb:.0f} MB of records, limit {size_max_mb:.0f} MB",
                 reason="no learner has taken them",
-                command="robotsac learn",
+                command=LEARN,
             )
 
     def _boots(self) -> dict[str, tuple[int, Contract]]:
@@ -234,7 +239,11 @@ class Spool:
             try:
                 self._known = {boot: (boot_id, Contract.from_json(data)) for boot, boot_id, data in rows}
             except ValueError as error:
-                raise StorageError(f"spool {self.path} holds no valid contract", reason=str(error)) from error
+                raise StorageError(
+                    f"spool {self.path} holds no valid contract",
+                    reason=f"{error}; moved aside, a new one is begun in its place",
+                    command=shlex.join(("mv", str(self.path), f"{self.path}.damaged")),
+                ) from error
         return self._known
 
     def _boot(self, boot: str) -> tuple[int, Contract]:

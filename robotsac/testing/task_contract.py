@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -38,6 +39,10 @@ class TaskContract:
         for channel in task.channels:
             assert len(channel.scale) == channel.size
             assert all(scale > 0 for scale in channel.scale)
+
+    def test_every_parameter_is_told_in_plain_values(self, task: Task) -> None:
+        assert all(isinstance(name, str) for name in task.parameters)
+        json.dumps(task.parameters, allow_nan=False)
 
     def test_the_same_seed_draws_the_same_goal(self, task: Task) -> None:
         state = self.state()

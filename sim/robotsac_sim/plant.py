@@ -165,7 +165,10 @@ def build_plant(robot: RobotConfig) -> Plant:
     motors = None
     if table.servos:
         if len(table.servos) != len(robot.joints):
-            raise ConfigError(f"robot.sim.servos has {len(table.servos)} entries for {len(robot.joints)} joints")
+            raise ConfigError(
+                f"robot.sim.servos has {len(table.servos)} entries for {len(robot.joints)} joints",
+                reason="there is one servo per joint, in joint order; without any, motors are ideal torque sources",
+            )
         unknown = sorted({servo.model for servo in table.servos} - set(MOTORS))
         if unknown:
             raise ConfigError(f"robot.sim.servos: no motor figures for {unknown}", reason=f"known: {sorted(MOTORS)}")

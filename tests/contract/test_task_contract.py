@@ -7,7 +7,8 @@ from functools import cached_property
 from robotsac.arm import ArmSpec
 from robotsac.config import Config, load_config
 from robotsac.dynamics import RigidBody
-from robotsac.env.task import Task, open_task
+from robotsac.env.checked_task import open_task
+from robotsac.env.task import Task
 from robotsac.testing import TaskContract
 
 
@@ -20,8 +21,7 @@ class _BuiltIn(TaskContract):
 
     def make_task(self) -> Task:
         robot = self.config.robot
-        body = RigidBody(robot.model, tuple(joint.name for joint in robot.joints), robot.tip_site)
-        return open_task(self.config.task, robot, body)
+        return open_task(self.config.task, robot, RigidBody.from_config(robot))
 
     def make_spec(self) -> ArmSpec:
         return ArmSpec.from_config(self.config.robot)

@@ -22,13 +22,15 @@ def actors(collector: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def collecting_on_a_twin(tmp_path: Path, terminal: int | None = None) -> Iterator[tuple[Command, Command]]:
-    """(collect, twin), the arm moving."""
+def collecting_on_a_twin(
+    tmp_path: Path, terminal: int | None = None, more: tuple[str, ...] = ()
+) -> Iterator[tuple[Command, Command]]:
+    """(collect, twin), the arm moving; ``more`` settings for the collector."""
     with running(tmp_path, "twin", "twin", "--robot", "arm0", "--json") as twin:
         wait_for(lambda: "port" in twin.output(), "the port", twin)
         port = json.loads(twin.output().splitlines()[0])["port"]
         arguments = ["collect", "--robot", "arm0", "--run", "bot", "--offline", "--json"]
-        settings = [f"robot.driver.port='{port}'", "robot.driver.read_deadline_ms=12.0"]
+        settings = [f"robot.driver.port='{port}'", "robot.driver.read_deadline_ms=12.0", *more]
         extra = [word for setting in settings for word in ("--set", setting)]
         with running(tmp_path, "collect", *arguments, *extra, terminal=terminal) as collect:
             wait_for(lambda: stored(tmp_path) > 20, "20 records of a moving arm", collect)

@@ -62,6 +62,15 @@ def test_a_signal_to_the_group_while_processes_still_start(tmp_path, number, aft
             assert code in (130, -number), "before it had touched anything"
 
 
+def test_the_report_says_that_a_signal_ended_it_and_how_long_the_arm_moved(tmp_path):
+    with collecting_on_a_twin(tmp_path) as (collect, _):
+        collect.process.send_signal(signal.SIGINT)
+        assert collect.wait() == 0, collect.output()
+        result = collect.result()
+    assert (result["ended"], result["interrupted"], result["phase"]) == ("signal", True, "ended")
+    assert result["steps"] / 50 * 0.9 < result["moving_seconds"] < result["seconds"], "50 steps in a second"
+
+
 def test_a_terminal_that_is_closed_parks_the_arm(tmp_path):
     """The kernel sends SIGHUP to the group, and every later write to the terminal fails."""
     master, slave = os.openpty()

@@ -33,7 +33,7 @@ def never() -> bool:
 
 @pytest.fixture
 def env():
-    env = ArmEnv(load_config("arm0-sim", overrides=["task.episode_s=0.4"]))
+    env = ArmEnv(load_config("arm0-sim", overrides=["task.episode_s=0.4", "task.hold_s=0.2"]))
     env.start()
     yield env
     env.close()
@@ -200,7 +200,7 @@ def test_the_rate_is_known_from_the_first_step_and_the_way_home_does_not_count()
 def test_an_episode_says_when_it_begins_after_the_way_home_and_before_the_first_step(env):
     order, runner = [], EpisodeRunner(env, NoPolicy(), lambda record: True, seed=0, random_hold_s=0.2)
     settle = env.guard.settle
-    env.guard.settle = lambda q: (order.append("home"), settle(q))[1]
+    env.guard.settle = lambda *args: (order.append("home"), settle(*args))[1]
     runner.run(never, lambda: order.append("step"), {"home": True}, lambda: order.append("begin"))
     assert order[:3] == ["home", "begin", "step"]
     assert order.count("begin") == 1

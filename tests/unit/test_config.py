@@ -81,6 +81,76 @@ def test_values_that_contradict_each_other_are_refused_in_words(override, words)
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("key", "highest"),
+    [
+        ("collect.ring_records", 262_144),
+        ("robot.guard.velocity_fault_factor", 5),
+        ("robot.guard.stop_timeout_s", 10),
+        ("robot.guard.flight_recorder_s", 60),
+        ("robot.guard.move_duration_s", 60),
+        ("link.message_max_bytes", 1_000_000_000),
+        ("policy.size_max_bytes", 1_000_000_000),
+    ],
+)
+def test_what_would_take_all_memory_or_wait_for_ever_has_a_bound(key, highest):
+    load_config("arm0", overrides=[f"{key}={highest}"])
+    for beyond in (highest + 1, "1e12", "inf", "nan"):
+        with pytest.raises(ConfigError, match=key):
+            load_config("arm0", overrides=[f"{key}={beyond}"])
+
+
+def test_a_batch_that_the_replay_cannot_hold_is_refused_on_either_side():
+    wrong = ["learn.batch_size=101", "learn.replay_capacity=100"]
+    for load in (lambda: load_config("arm0", overrides=wrong), lambda: load_learner_settings(overrides=wrong)):
+        with pytest.raises(ConfigError, match="batch_size 101 is more than the 100 transitions"):
+            load()
+    load_learner_settings(overrides=["learn.batch_size=100", "learn.replay_capacity=100"])
+
+
+# ---- --set into a list -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("joint", ["1", "shoulder_pitch"])
+def test_one_key_of_one_joint_is_overridden_by_index_and_by_name(joint):
+    before = load_config("arm0").model_dump()
+    after = load_config("arm0", overrides=[f"robot.joints.{joint}.tau_max_nm=5"]).model_dump()
+    assert after["robot"]["joints"][1].pop("tau_max_nm") == 5.0
+    before["robot"]["joints"][1].pop("tau_max_nm")
+    assert after == before
+
+
+def test_several_overrides_of_one_list_add_up_and_a_list_of_numbers_has_indices_too():
+    config = load_config(
+        "arm0",
+        overrides=[
+            "robot.joints.0.tau_max_nm=5",
+            "robot.joints.base_yaw.dq_max_rad_s=2",
+            "robot.home_rad.1=0.3",
+            "robot.driver.servos.2.zero_count=2000",
+        ],
+    )
+    assert (config.robot.joints[0].tau_max_nm, config.robot.joints[0].dq_max_rad_s) == (5.0, 2.0)
+    assert config.robot.home_rad == (0.0, 0.3, -0.2, 0.0, 0.5, 0.0)
+    assert [servo["zero_count"] for servo in config.robot.driver.params()["servos"]][:3] == [2048, 2048, 2000]
+
+
+@pytest.mark.parametrize(
+    ("entry", "hint"), [("6", ""), ("-1", ""), ("x", ""), ("shoulder", "did you mean 'shoulder_pitch'?"), ("", "")]
+)
+def test_an_entry_that_a_list_has_not_is_refused_with_those_it_has(entry, hint):
+    with pytest.raises(ConfigError) as caught:
+        load_config("arm0", overrides=[f"robot.joints.{entry}.tau_max_nm=5"])
+    assert f"there is no entry '{entry}'" in caught.value.message
+    assert hint in caught.value.message
+    assert "6 entries: 0 to 5, base_yaw, shoulder_pitch" in caught.value.reason
+
+
+def test_a_wrong_key_of_one_joint_names_the_nearest():
+    with pytest.raises(ConfigError, match=r"robot\.joints\.0\.tau_max: unknown key; did you mean 'tau_max_nm'"):
+        load_config("arm0", overrides=["robot.joints.base_yaw.tau_max=5"])
+
+
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:0", "cuda:9"])
 def test_a_device_that_some_computer_may_have_is_taken(device):
     assert load_config("arm0", overrides=[f"learn.device={device}"]).learn.device == device

@@ -9,6 +9,7 @@ from learner_world import contract
 from robotsac.actor.contract import robot_contract
 from robotsac.config import load_config
 from robotsac.contract import SCHEMA, Contract
+from robotsac.env.tasks.reach import ReachParams
 
 GOLDEN_JSON = (
     b'{"schema":2,"task":"reach","task_parameters":{"hold_s":"0.5","tolerance_m":"0.02"},"joint_names":["j0","j1"],'
@@ -51,6 +52,65 @@ def test_from_configuration_to_words():
         ours.difference(theirs)
         == "task.episode_s is 2.0 here and 3.0 there; task.tolerance_m is 0.02 here and 0.03 there"
     )
+
+
+REACH = {
+    "action_cost": "0.05",
+    "episode_s": "2.0",
+    "far_m": "0.2",
+    "floor_m": "0.05",
+    "hold_s": "0.5",
+    "precise_m": "0.01",
+    "progress": "5.0",
+    "rate_cost": "0.05",
+    "reward_per_s": "5.0",
+    "spread": "0.3",
+    "success_s": "0.6",
+    "tolerance_m": "0.02",
+}
+HOLD = {"action_cost": "0.05", "episode_s": "2.0", "failure_rad": "0.6", "rate_cost": "0.05", "scale_rad": "0.2"}
+TRACK = {
+    "action_cost": "0.05",
+    "episode_s": "2.0",
+    "period_s": "4.0",
+    "radius_m": "0.08",
+    "rate_cost": "0.05",
+    "scale_m": "0.1",
+}
+
+
+@pytest.mark.parametrize(("task", "parameters"), [("reach", REACH), ("hold", HOLD), ("track", TRACK)])
+def test_every_parameter_of_the_task_is_in_the_contract_those_at_their_defaults_too(task, parameters):
+    """A change here makes policies and records of before those of another contract."""
+    made = robot_contract(load_config("arm0-sim", overrides=[f"task={{name='{task}'}}"]))
+    assert made.task_parameters == parameters
+
+
+@pytest.mark.parametrize("task", ["reach", "hold", "track"])
+def test_to_write_a_default_out_changes_nothing_and_to_change_one_is_noticed(task):
+    ours = robot_contract(load_config("arm0-sim", overrides=[f"task.name={task}"]))
+    for name, text in ours.task_parameters.items():
+        written = robot_contract(load_config("arm0-sim", overrides=[f"task.name={task}", f"task.{name}={text}"]))
+        assert written.digest() == ours.digest(), name
+        other = float(text) * 0.9
+        changed = robot_contract(load_config("arm0-sim", overrides=[f"task.name={task}", f"task.{name}={other}"]))
+        assert f"task.{name} is {text} here and {other} there" in ours.difference(changed)
+
+
+def test_a_default_that_the_code_changes_is_noticed(monkeypatch):
+    class Changed(ReachParams):
+        progress: float = 4.0
+
+    ours = robot_contract(load_config("arm0-sim"))
+    monkeypatch.setattr("robotsac.env.tasks.reach.ReachParams", Changed)
+    theirs = robot_contract(load_config("arm0-sim"))
+    assert ours.difference(theirs) == "task.progress is 5.0 here and 4.0 there"
+
+
+def test_where_an_episode_begins_is_not_part_of_what_a_policy_depends_on():
+    ours = robot_contract(load_config("arm0-sim"))
+    theirs = robot_contract(load_config("arm0-sim", overrides=["task.home_every_episodes=1", "task.seed=7"]))
+    assert ours.digest() == theirs.digest()
 
 
 def test_what_says_most_is_told_before_a_digest():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from robotsac.disk import MB, free_bytes, require_free
+from robotsac.disk import MB, UNBOUNDED, free_bytes, require_free
 from robotsac.errors import StorageError
 
 
@@ -40,3 +40,9 @@ def test_a_disk_that_cannot_be_asked_counts_as_full(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(os, "statvfs", refuse)
     assert free_bytes(tmp_path) == 0
+
+
+def test_a_file_system_without_a_size_is_not_full() -> None:
+    """What is wrong with ``learn --run /proc/x`` is not that 0 MB are free there."""
+    assert free_bytes(Path("/proc/x")) == UNBOUNDED
+    require_free(Path("/proc/x"), 64.0, "why")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import signal
 import sys
 import time
@@ -113,7 +114,26 @@ def test_a_closed_port_is_lost_and_closing_twice_is_fine(line: tuple[int, int, s
 def test_a_missing_port_names_itself_and_the_twin() -> None:
     with pytest.raises(DriverUnavailable, match="port /dev/ttyUSB99 is not there") as caught:
         opened("/dev/ttyUSB99")
-    assert caught.value.command == "robotsac collect --robot arm0-twin"
+    assert caught.value.command == "--robot arm0-twin", "for the end of what was typed"
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "fifo"])
+def test_what_is_no_serial_device_is_told_apart_from_a_port_in_use(tmp_path: Path, what: str) -> None:
+    path = tmp_path / what
+    {"file": path.touch, "folder": path.mkdir, "fifo": lambda: os.mkfifo(path)}[what]()
+    with pytest.raises(DriverUnavailable, match=f"port {path} is not a serial device") as caught:
+        opened(str(path))
+    assert caught.value.command.startswith("find /dev ")
+
+
+def test_a_device_with_a_space_in_its_name_is_quoted(tmp_path: Path, line: tuple[int, int, str]) -> None:
+    link = tmp_path / "left arm"
+    link.symlink_to(line[2])
+    first = opened(str(link))
+    with pytest.raises(DriverUnavailable) as caught:
+        opened(str(link))
+    assert caught.value.command == f"fuser -v '{link}'"
+    first.close()
 
 
 def test_a_port_in_use_says_how_to_find_the_other_program(line: tuple[int, int, str]) -> None:
@@ -196,8 +216,15 @@ def test_a_program_without_a_port_is_unavailable_in_its_own_words(code: str, mes
 
 
 def test_a_program_that_is_not_there_is_unavailable() -> None:
-    with pytest.raises(DriverUnavailable, match="cannot be run"):
+    with pytest.raises(DriverUnavailable, match="'/nonexistent/program' cannot be run") as caught:
         PortProgram(["/nonexistent/program"], CLOCK).start()
+    assert caught.value.command == "--robot arm0-twin", "running it again would not help"
+
+
+def test_a_program_that_gave_no_port_can_be_tried_by_hand() -> None:
+    with pytest.raises(DriverUnavailable) as caught:
+        PortProgram(python("print('a b')"), CLOCK).start()
+    assert shlex.split(caught.value.command) == python("print('a b')")
 
 
 def test_robotsac_is_run_with_this_python(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 import gymnasium
 import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
 import robotsac.env
 from robotsac.actor.contract import robot_contract
+from robotsac.arm import JointState
 from robotsac.config import load_config
+from robotsac.dynamics import RigidBody
 from robotsac.env.arm_env import ArmEnv
 from robotsac.env.codec import OBS_BOUND
 from robotsac.errors import ArmStateError, ConfigError, FaultCode
@@ -82,7 +89,7 @@ def test_a_goal_seed_draws_the_goal_and_leaves_the_arm_alone(env):
 
 
 def test_the_time_limit_truncates_and_the_task_is_asked_first():
-    env = ArmEnv(load_config("arm0-sim", overrides=["task.episode_s=0.1", "task.tolerance_m=10", "task.hold_s=0.1"]))
+    env = ArmEnv(load_config("arm0-sim", overrides=["task.episode_s=0.1", "task.tolerance_m=10", "task.hold_s=0.095"]))
     env.reset(seed=0)
     for _ in range(4):
         *_, terminated, truncated, info = env.step(np.zeros(6))
@@ -113,6 +120,126 @@ def test_an_action_that_is_not_finite_ends_the_episode_as_a_fault(env):
     assert env.arm.torque_is_off()
     with pytest.raises(ArmStateError, match="latched"):
         env.reset()
+
+
+class Overheard:
+    """The simulated arm, with what it was told and what it answered kept."""
+
+    def __init__(self, arm) -> None:
+        self._arm = arm
+        self.told: list[np.ndarray] = []
+        self.states: list[JointState] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self._arm, name)
+
+    def place(self, q):
+        self.told, self.states = [], [self._arm.place(q)]
+        return self.states[0]
+
+    def exchange(self, torque):
+        self.told.append(np.array(torque))
+        self.states.append(self._arm.exchange(torque))
+        return self.states[-1]
+
+
+@pytest.fixture(scope="module")
+def overheard() -> Iterator[tuple[ArmEnv, Overheard]]:
+    env = ArmEnv(load_config("arm0-sim"))
+    arm = Overheard(env.arm)
+    env.arm = env.guard.arm = env.guard._bus._arm = arm
+    yield env, arm
+    env.close()
+
+
+@given(
+    action=arrays(np.float64, 6, elements=st.floats(-2.0, 2.0)),
+    bad=st.dictionaries(st.integers(0, 5), st.sampled_from((np.nan, np.inf, -np.inf)), min_size=1),
+    dtype=st.sampled_from((np.float64, np.float32)),
+)
+@settings(max_examples=40, deadline=None)
+def test_an_action_that_is_not_finite_is_a_fault_and_never_a_torque(overheard, action, bad, dtype):
+    """Clipping it, as np.clip does, would be full torque."""
+    env, arm = overheard
+    if env.guard.state is GuardState.FAULT:
+        env.guard.clear_fault()
+    env.reset(seed=0)
+    for joint, value in bad.items():
+        action[joint] = value
+    *_, terminated, truncated, info = env.step(action.astype(dtype))
+    assert (terminated, truncated, info["end"]) == (False, True, EpisodeEnd.FAULT)
+    assert info["fault"].code is FaultCode.NOT_FINITE
+    assert info["fault"].joint == min(bad)
+    assert info["fault"].latched
+    assert arm.torque_is_off()
+    spec, body = arm.spec, RigidBody.from_config(env.config.robot)
+    # The torque of a tick is made from the state that the tick before brought.
+    for told, seen in zip(arm.told, arm.states, strict=False):
+        beyond = np.abs(told - body.gravity(seen.q))
+        assert (beyond <= spec.damping * np.abs(seen.dq) + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    "action",
+    [0.5, np.float64(0.5), np.zeros(1), np.zeros(5), np.zeros(7), np.zeros((6, 1)), np.zeros((1, 6)), np.zeros(0), []],
+)
+def test_an_action_of_another_shape_is_refused_and_never_repeated_to_fit(env, action):
+    env.reset(seed=0)
+    ticks = env.guard.counters.ticks
+    with pytest.raises(ValueError, match=re.escape(f"shape {np.shape(action)}, the arm takes (6,)")):
+        env.step(action)
+    assert env.guard.counters.ticks == ticks, "the arm was not moved"
+    env.step([0.0] * 6)
+
+
+def test_a_fault_tells_what_every_step_tells(env):
+    def keys(info) -> set[str]:
+        return set(info) - {"fault"}
+
+    _, begun = env.reset(seed=0)
+    *_, first_fault = env.step(np.full(6, np.inf))
+    env.guard.clear_fault()
+    env.reset()
+    *_, usual = env.step(np.zeros(6))
+    *_, later_fault = env.step(np.full(6, np.nan))
+    assert keys(first_fault) == keys(usual) == keys(later_fault) == keys(begun) | {"applied", "flags"}
+    assert later_fault["is_success"] is False
+    assert later_fault["distance_m"] == usual["distance_m"], "the last one known"
+    assert begun["distance_m"] == first_fault["distance_m"]
+
+
+def test_a_state_that_is_not_finite_gives_the_last_observation_there_was(overheard):
+    env, arm = overheard
+    if env.guard.state is GuardState.FAULT:
+        env.guard.clear_fault()
+    env.reset(seed=0)
+    seen, *_ = env.step(np.zeros(6))
+    exchange = arm.exchange
+    arm.exchange = lambda torque: replace(exchange(torque), q=np.full(6, np.nan))
+    try:
+        obs, *_, info = env.step(np.zeros(6))
+    finally:
+        del arm.exchange
+    assert info["fault"].code is FaultCode.NOT_FINITE
+    np.testing.assert_array_equal(obs, seen)
+
+
+def test_a_reset_after_a_latched_fault_says_what_an_operator_has_to_do(env):
+    env.reset(seed=0)
+    env.step(np.full(6, np.nan))
+    with pytest.raises(ArmStateError, match="not finite") as caught:
+        env.reset()
+    assert caught.value.command == "env.unwrapped.guard.clear_fault()"
+    env.unwrapped.guard.clear_fault()
+    env.reset()
+
+
+@pytest.mark.parametrize("hold_s", [2.0, 2.5])
+def test_a_hold_that_no_episode_can_contain_is_refused(hold_s):
+    with pytest.raises(ConfigError, match=f"hold_s {hold_s:g} s must be below task.episode_s 2 s") as caught:
+        ArmEnv(load_config("arm0-sim", overrides=[f"task.hold_s={hold_s}"]))
+    assert caught.value.command == f"--set task.episode_s={4 * hold_s:g}"
+    ArmEnv(load_config("arm0-sim", overrides=["task.hold_s=1.9"])).close()
 
 
 def test_step_without_an_episode_is_refused(env):

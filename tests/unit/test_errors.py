@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import errno
+import re
 import shlex
 import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from robotsac.config import load_config
 from robotsac.env.arm_env import ArmEnv
-from robotsac.errors import AGAIN, ArmError, FaultCode, GuardFault, JointFault, path_command
+from robotsac.errors import (
+    AGAIN,
+    ROBOT_FILE,
+    ArmError,
+    ArmSetupError,
+    ArmStateError,
+    BusTimeout,
+    ConfigError,
+    FaultCode,
+    GuardFault,
+    JointFault,
+    path_command,
+)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +82,12 @@ def test_too_many_open_files_and_sqlite_which_has_no_errno():
             "joint 0 (base): temperature 71 °C has reached the limit of 70 °C",
         ),
         (
+            GuardFault(
+                FaultCode.VELOCITY, joint=0, name="base", value=-0.200004, limit=0.2, unit="rad/s", reason="2 x"
+            ),
+            "joint 0 (base): velocity -0.200004 rad/s is beyond the fault threshold of 0.2 rad/s (2 x)",
+        ),
+        (
             GuardFault(FaultCode.DEADLINE, value=80.0, limit=50.0, unit="ms", detail="why"),
             "no bus tick for 80 ms, the limit is 50 ms (why)",
         ),
@@ -104,7 +125,22 @@ def test_a_fault_names_the_flight_recorders_file_and_the_command_that_shows_it(t
     assert fault.latched
     file = next(folder.glob("*.json"))
     assert str(file) in fault.reason and "the same command goes on" in fault.reason
-    assert shlex.split(fault.command) == ["cat", str(file)]
+    assert shlex.split(fault.command) == ["robotsac", "fault", "show", str(file)]
+
+
+@given(value=st.floats(0.01, 1000.0), above=st.floats(1e-9, 1.0))
+def test_a_value_and_the_limit_that_it_broke_never_read_the_same(value, above):
+    over = value * (1.0 + above)
+    fault = GuardFault(FaultCode.VELOCITY, value=over, limit=value, unit="rad/s")
+    shown, limit = re.findall(r"([0-9.e+-]+) rad/s", fault.message)
+    assert shown != limit or over == value
+
+
+def test_an_error_without_a_command_of_its_own_has_its_kinds():
+    assert ConfigError("x").command == ROBOT_FILE
+    assert ArmSetupError("x").command == BusTimeout("x").command == AGAIN
+    assert ConfigError("x", command="y").command == "y"
+    assert ArmStateError("x").command == "", "a programmer's mistake"
 
 
 def test_what_a_script_reads_is_the_whole_error():

@@ -13,6 +13,7 @@ from robotsac.config import Config, load_config
 from robotsac.dynamics import RigidBody
 from robotsac.errors import ArmStateError, BusTimeout, FaultCode, GuardFault, JointFault
 from robotsac.guard import Guard, GuardState
+from robotsac.guard.recorder import FILES_MAX
 
 
 class TroubledArm:
@@ -290,3 +291,63 @@ def test_park_lays_the_arm_down_before_torque_goes_off(guard, arm):
     np.testing.assert_allclose(guard.joints.q, guard.spec.park, atol=0.05)
     assert arm.torque_is_off()
     assert guard.state is GuardState.DISARMED
+
+
+def test_a_move_that_is_interrupted_brakes_and_holds_where_it_came_to_rest(guard):
+    started(guard)
+    asked = []
+
+    def should_stop() -> bool:
+        asked.append(guard.clock.now_ns())
+        return len(asked) > 10
+
+    goal = guard.spec.park
+    before = guard.joints.q
+    guard.move_to(goal, duration_s=4.0, should_stop=should_stop)
+    assert guard.state is GuardState.HOLD
+    assert len(asked) == 11, "asked at every control tick, no more once it said so"
+    assert np.abs(guard.joints.dq).max() < 0.05
+    assert np.abs(guard.joints.q - goal).max() > 0.5 * np.abs(before - goal).max(), "far from the goal still"
+    held = guard.joints.q
+    for _ in range(25):
+        guard.idle()
+    np.testing.assert_allclose(guard.joints.q, held, atol=0.02)
+
+
+def test_parking_that_is_interrupted_ends_with_torque_off_at_once(guard, arm):
+    started(guard)
+    began_ns = guard.clock.now_ns()
+    guard.park(should_stop=lambda: guard.clock.now_ns() - began_ns > 100_000_000)
+    assert guard.state is GuardState.DISARMED
+    assert arm.torque_is_off()
+    assert guard.clock.now_ns() - began_ns < 1_000_000_000
+
+
+def test_the_disk_comes_after_torque_off(guard, arm, tmp_path):
+    """A slow disk must not keep the last torque on silent servos."""
+    started(guard)
+    guard.activate()
+    off_when_written = []
+    write = guard._recorder.write
+    guard._recorder.write = lambda *args: (off_when_written.append(arm.torque_is_off()), write(*args))[1]
+    for _ in range(5):
+        guard.step(np.zeros(6))
+    with pytest.raises(GuardFault) as caught:
+        guard.step(np.full(6, np.nan))
+    assert off_when_written == [True]
+    (report,) = (tmp_path / "faults").glob("fault-*.json")
+    assert report.name in str(caught.value) + caught.value.command
+    ticks = np.load(report.with_suffix(".npy"))
+    fault_ns = json.loads(report.read_text())["t_ns"]
+    assert (ticks["t_ns"] <= fault_ns).any() and (ticks["t_ns"] > fault_ns).any(), "what led to it, and the stop"
+    assert (np.diff(ticks["t_ns"]) > 0).all()
+
+
+def test_only_the_newest_faults_stay_on_disk(guard, tmp_path):
+    for n in range(FILES_MAX + 5):
+        guard._recorder.write(GuardFault(FaultCode.BUS, detail=str(n)), n * 1_000_000, ())
+    kept = sorted(
+        json.loads(path.read_text())["t_ns"] // 1_000_000 for path in (tmp_path / "faults").glob("fault-*.json")
+    )
+    assert kept == list(range(5, FILES_MAX + 5))
+    assert len(list((tmp_path / "faults").glob("fault-*.npy"))) == FILES_MAX

@@ -185,6 +185,16 @@ def test_a_state_beyond_any_hard_limit_is_refused(joint, what, excess):
         assert caught.value.joint == joint
 
 
+def test_a_velocity_fault_says_what_its_threshold_is_made_of():
+    slow = limit.Limits(dataclasses.replace(SPEC, dq_max=ZERO + 0.1), 0.004, velocity_fault_factor=2.0)
+    dq = ZERO.copy()
+    dq[1] = 0.20000004
+    with pytest.raises(GuardFault) as caught:
+        limit.check_state(joint_state(q=SPEC.home, dq=dq), slow)
+    assert "velocity 0.20000004 rad/s is beyond the fault threshold of 0.2 rad/s" in caught.value.message
+    assert caught.value.reason == "2 times dq_max_rad_s 0.1"
+
+
 def test_a_state_inside_its_limits_is_accepted():
     limit.check_state(joint_state(q=SPEC.home, dq=SPEC.dq_max), LIMITS)
 

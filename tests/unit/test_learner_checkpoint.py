@@ -228,3 +228,75 @@ def test_tensors_that_do_not_fit_are_refused_by_name(log_path: Path) -> None:
     with pytest.raises(CheckpointError) as refused:
         restore(new_learning(hidden=(8, 8)), manifest_of(learning), tensors)
     assert "actor.layers.0.weight" in refused.value.reason
+
+
+# --- every variant and option ------------------------------------------------------------------------------------
+
+SILU = {"activation": "silu"}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "sac": {},
+    "fixed temperature": {"temperature": 0.2},
+    "sac v1": {"variant": "sac_v1"},
+    "sac v1, fixed, score": {"variant": "sac_v1", "temperature": 0.2, "policy_gradient": "score"},
+    "ddpg": {"variant": "ddpg"},
+    "ddpg, one critic": {"variant": "ddpg", "critics": 1},
+    "mixture": {"head": "mixture"},
+    "beta": {"head": "beta"},
+    "score": {"policy_gradient": "score"},
+    "consensus": SILU | {"correction": "consensus", "actor_delay": 1},
+    "symplectic": SILU | {"correction": "symplectic", "correction_normalised": True, "actor_delay": 1},
+    "redq": {"critics": 5, "critic_subset": 2},
+    "droq": {"critic_dropout": 0.1, "actor_delay": 3},
+    "batch norm": {"critic": "batch_norm"},
+    "n step": {"n_step": 4},
+    "smooth": {"smooth_time": 0.5, "smooth_space": 0.5},
+    "smooth ddpg": {"variant": "ddpg", "smooth_time": 0.5, "smooth_space": 0.5},
+    "prior data": {"prior_data": "here"},
+    "prior data, n step, redq": {"prior_data": "here", "n_step": 3, "critics": 4, "prior_share": 0.25},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_whatever_is_configured_a_resumed_run_is_the_run_that_was_not_interrupted(
+    name: str, log_path: Path, tmp_path: Path
+) -> None:
+    learn = {"hidden": (8, 8), "batch_size": 16} | OPTIONS[name]
+    if "prior_data" in learn:
+        write_log(tmp_path / "earlier.db", noisy_run(100, seed=9))
+        learn["prior_data"] = [str(tmp_path / "earlier.db")]
+    straight = new_learning(**learn)
+    absorb_until(straight, log_path, FIRST_ROWS)
+    for _ in range(7):
+        straight.update()
+    prior = straight.prior.total if straight.prior is not None else 0
+    saved = manifest_of(straight, prior_rows=straight.prior_rows, prior_transitions=prior)
+    CheckpointFolder(tmp_path / "c").save(learning_tensors(straight), saved)
+
+    found = CheckpointFolder(tmp_path / "c").load_latest()
+    assert found is not None
+    again = new_learning(**learn)
+    restore(again, *found)
+    absorb_until(again, log_path, found[0].replay_row)
+    assert (again.replay.total, again.state.updates) == (straight.replay.total, 7)
+    for learning in (straight, again):
+        absorb_until(learning, log_path, ALL_ROWS)
+        for _ in range(8):
+            learning.update()
+    one, other = learning_tensors(straight), learning_tensors(again)
+    assert one.keys() == other.keys()
+    assert [key for key in one if not torch.equal(one[key], other[key])] == []
+    assert not torch.equal(one["actor.last.weight"], found[1]["actor.last.weight"])
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIONS if name not in ("prior data", "prior data, n step, redq")])
+def test_a_checkpoint_holds_every_network_optimizer_and_scalar(name: str, log_path: Path) -> None:
+    learning = new_learning(**{"hidden": (8, 8), "batch_size": 16} | OPTIONS[name])
+    absorb_until(learning, log_path, FIRST_ROWS)
+    for _ in range(6):
+        learning.update()
+    state, tensors = learning.state, learning_tensors(learning)
+    groups = {key.split(".")[0] for key in tensors} - {"generator", "adam"}
+    assert groups == state.modules().keys() | state.scalars().keys()
+    moved = {key.split(".")[1] for key in tensors if key.startswith("adam.")}
+    fixed = {"alpha"} if "temperature" in OPTIONS[name] else set()
+    assert moved == state.optimizers().keys() - fixed

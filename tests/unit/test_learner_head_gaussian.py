@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from robotsac.learner.heads.gaussian import TanhGaussian, bounded_log_std, log_prob, squash, tanh_log_det
 
@@ -70,6 +71,34 @@ def test_log_prob_is_summed_over_dimensions_and_one_per_row() -> None:
         for j in range(3)
     ]
     assert torch.allclose(got, torch.stack(alone).reshape(4, 3).sum(dim=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(("mean", "raw"), [(0.0, 0.0), (0.8, -0.45), (-2.0, 0.3)])
+def test_log_probability_is_that_of_torchs_normal_behind_tanh(mean: float, raw: float) -> None:
+    rows = torch.tensor([[mean, raw]], dtype=torch.float64).expand(500, 2)
+    noise = torch.randn(500, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    action, got = HEAD.sample(rows, noise)
+    log_std = HEAD.parameters(rows)[1][0, 0]
+    reference = TransformedDistribution(Normal(mean, log_std.exp().item()), TanhTransform(), validate_args=False)
+    # Back from the action through atanh: exact enough in float64 away from ±1.
+    kept = action[:, 0].abs() < 0.9999
+    assert kept.sum() > 400
+    assert torch.allclose(got[kept], reference.log_prob(action[kept, 0]), atol=1e-6)
+
+
+def test_the_score_keeps_its_digits_at_a_large_mean_and_a_small_spread() -> None:
+    # u = 20 ± 0.007 has four digits behind the point in float32; u − μ would say little about the noise.
+    raw = torch.tensor([[20.0, -20.0]]).expand(500, 2)
+    noise = torch.randn(500, 1, generator=torch.Generator().manual_seed(1))
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        leaf = raw.to(dtype).clone().requires_grad_()
+        draw = HEAD.sample(leaf, noise.to(dtype), pathwise=False)
+        draw.log_prob.sum().backward()
+        assert leaf.grad is not None
+        found.append((draw.log_prob.detach().double(), leaf.grad[:, 0].double()))
+    assert torch.allclose(found[0][0], found[1][0], atol=1e-4)
+    assert torch.allclose(found[0][1], found[1][1], rtol=1e-5, atol=1e-3)
 
 
 def test_zero_noise_gives_the_squashed_mean() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from robotsac.errors import StorageError
 from robotsac.learner.assembler import Episode
-from robotsac.learner.curve import plot_learning_curve, rolling_mean
+from robotsac.learner.curve import _draw, plot_learning_curve, rolling_mean
 from robotsac.learner.metrics import FILE_NAME, RECENT_EPISODES, Metrics, Recent, read_lines
 from robotsac.learner.rates import Rate
 from robotsac.records import EpisodeEnd
@@ -141,6 +142,42 @@ def test_the_learning_curve_is_a_picture(tmp_path: Path) -> None:
     assert path == tmp_path / "learning_curve.png"
     assert path.read_bytes().startswith(b"\x89PNG")
     assert path.stat().st_size > 10_000
+
+
+def drawn(tmp_path: Path, episodes: int, evaluation: tuple[int, int] | None = None) -> Any:
+    """The axes of a curve over ``episodes`` episodes, the second half of them successful."""
+    from matplotlib.figure import Figure
+
+    metrics = Metrics(tmp_path, 50)
+    metrics.open()
+    for number in range(1, episodes + 1):
+        metrics.episode(
+            finished(number, EpisodeEnd.SUCCESS if 2 * number > episodes else EpisodeEnd.FAILURE), number, number
+        )
+    metrics.close()
+    axes = Figure().add_subplot()
+    _draw(axes, read_lines(tmp_path / "metrics.jsonl"), "run", evaluation)
+    return axes
+
+
+@pytest.mark.parametrize(("episodes", "window"), [(1, 1), (2, 1), (31, 10), (60, 20), (300, 20)])
+def test_the_mean_begins_with_the_first_full_window(tmp_path: Path, episodes: int, window: int) -> None:
+    """A mean over one episode, then two, looks like learning and is noise."""
+    axes = drawn(tmp_path, episodes)
+    rate = axes.lines[0]
+    assert len(rate.get_xdata()) == episodes - window + 1
+    assert rate.get_ydata()[-1] == 100.0
+    assert f"means over {window}" in axes.get_title("right")
+
+
+@pytest.mark.parametrize("successes", [0, 25, 50])
+def test_the_evaluation_stands_behind_the_curve(tmp_path: Path, successes: int) -> None:
+    axes = drawn(tmp_path, 60, (successes, 50))
+    (mark,) = [line for line in axes.lines if line.get_marker() == "D"]
+    assert mark.get_ydata() == [2.0 * successes]
+    assert axes.lines[0].get_xdata()[-1] < mark.get_xdata()[0] < axes.get_xlim()[1]
+    assert f"({successes}/50)" in " ".join(text.get_text() for text in axes.texts)
+    assert "(1)" not in axes.get_ylabel()
 
 
 def test_without_an_episode_there_is_no_curve(tmp_path: Path) -> None:

@@ -340,3 +340,19 @@ def test_a_policy_that_another_run_has_pushed_out_is_fetched_again(world: World)
     assert world.robot_policies.latest() is None
     world.run_for(2)
     assert world.robot_policies.latest() == first
+
+
+def test_a_missing_learner_is_to_be_started_where_this_robot_looks_for_it(tmp_path: Path) -> None:
+    address = "tcp://127.0.0.1:6000"
+    world = World(tmp_path, link=LINK.model_copy(update={"address": address}))
+    try:
+        world.run_for(0.5)
+        assert world.robot.state is LinkState.UP
+        commands = set()
+        for _ in range(1000):  # the learner is gone
+            world.robot.poll()
+            world.clock.advance(10_000_000)
+            commands.add(world.robot.notice.command)
+        assert commands - {""} == {f"robotsac learn --set link.address={address}"}
+    finally:
+        world.close()

@@ -18,7 +18,7 @@ from link_world import DTYPE, a_contract, some_records
 from small_disk import fill, small_disk
 
 from robotsac.config.schema import SpoolConfig
-from robotsac.errors import StorageError
+from robotsac.errors import LEARN, StorageError
 from robotsac.spool import Spool
 from robotsac.sqlite_file import DiskFullError
 
@@ -203,8 +203,9 @@ def test_too_many_waiting_records_stop_collection_but_kept_ones_make_room(tmp_pa
     with Spool(tmp_path / "spool.db", SpoolConfig(size_max_mb=0.2, free_min_mb=0.001), BALLAST) as spool:
         spool.begin_boot("a", a_contract())
         spool.append("a", some_records(0, 2000))
-        with pytest.raises(StorageError, match=r"MB of records, limit 0 MB"):
+        with pytest.raises(StorageError, match=r"MB of records, limit 0 MB") as full:
             spool.check_room()
+        assert full.value.command == LEARN, "where this robot looks for a learner, not anywhere"
         spool.ack("a", 1999, "run")
         spool.check_room()
         assert spool.counts() == {"a": (2000, 2000, 2000)}

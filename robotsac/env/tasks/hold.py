@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from robotsac.arm import ArmSpec, JointState, Vector
+from robotsac.config.base import Positive
 from robotsac.config.loading import validate
 from robotsac.config.schema import RobotConfig
 from robotsac.contract import Channel
@@ -20,8 +20,8 @@ from robotsac.records import EpisodeEnd
 class HoldParams(EffortParams):
     """``[task]`` parameters of ``hold``."""
 
-    scale_rad: float = Field(default=0.2, gt=0)
-    failure_rad: float = Field(default=0.6, gt=0)
+    scale_rad: Positive = 0.2
+    failure_rad: Positive = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,11 @@ class Hold:
 
     name = "hold"
 
-    def __init__(self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float) -> None:
+    def __init__(
+        self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float, episode_s: float
+    ) -> None:
         self._params = validate(HoldParams, params, "task hold")
+        self.parameters = self._params.model_dump(mode="json")
         n = ArmSpec.from_config(robot).n
         self.channels = (Channel("to_pose", n, "rad", (self._params.scale_rad,) * n),)
 

@@ -10,11 +10,13 @@ import numpy as np
 from pydantic import Field
 
 from robotsac.arm import ArmSpec, JointState, Vector
+from robotsac.config.base import Finite, NotNegative, Positive
 from robotsac.config.loading import validate
 from robotsac.config.schema import RobotConfig
 from robotsac.contract import Channel
 from robotsac.dynamics import RigidBody
 from robotsac.env.task import EffortParams, Judgement, uniform
+from robotsac.errors import ConfigError
 from robotsac.records import EpisodeEnd
 
 DRAWS_MAX = 1000
@@ -25,19 +27,19 @@ NEAR_SPAN = 6.0
 class ReachParams(EffortParams):
     """``[task]`` parameters of ``reach``."""
 
-    tolerance_m: float = Field(default=0.02, gt=0)
-    hold_s: float = Field(default=0.5, ge=0)
+    tolerance_m: Positive = 0.02
+    hold_s: NotNegative = 0.5
     # Targets are tip positions of random poses this far (share of the joint range) around home, never below the floor.
     spread: float = Field(default=0.3, gt=0, le=1)
-    floor_m: float = 0.05
-    reward_per_s: float = Field(default=5.0, gt=0)
+    floor_m: Finite = 0.05
+    reward_per_s: Positive = 5.0
     # Closeness is about 0 at this distance, and its logarithm bends at the other.
-    far_m: float = Field(default=0.2, gt=0)
-    precise_m: float = Field(default=0.01, gt=0)
+    far_m: Positive = 0.2
+    precise_m: Positive = 0.01
     # Reward for each unit of closeness gained: a potential, so that it pays at once and changes no optimum.
-    progress: float = Field(default=5.0, ge=0)
+    progress: NotNegative = 5.0
     # Success ends the episode; it pays as much as staying there for this long would.
-    success_s: float = Field(default=0.6, ge=0)
+    success_s: NotNegative = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +61,17 @@ class Reach:
 
     name = "reach"
 
-    def __init__(self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float) -> None:
+    def __init__(
+        self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float, episode_s: float
+    ) -> None:
         self._params = validate(ReachParams, params, "task reach")
+        self.parameters = self._params.model_dump(mode="json")
+        if self._params.hold_s >= episode_s:
+            raise ConfigError(
+                f"task.hold_s {self._params.hold_s:g} s must be below task.episode_s {episode_s:g} s",
+                reason="the tip has to get there first and to stay for hold_s: no episode could succeed",
+                command=f"--set task.episode_s={4 * self._params.hold_s:g}",
+            )
         spec = ArmSpec.from_config(robot)
         half = self._params.spread * 0.5 * (spec.q_max - spec.q_min)
         self._low = np.maximum(spec.home - half, spec.q_min)

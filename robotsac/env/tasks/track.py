@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from robotsac.arm import ArmSpec, JointState, Vector
+from robotsac.config.base import Positive
 from robotsac.config.loading import validate
 from robotsac.config.schema import RobotConfig
 from robotsac.contract import Channel
@@ -21,9 +21,9 @@ from robotsac.records import EpisodeEnd
 class TrackParams(EffortParams):
     """``[task]`` parameters of ``track``."""
 
-    radius_m: float = Field(default=0.08, gt=0)
-    period_s: float = Field(default=4.0, gt=0)
-    scale_m: float = Field(default=0.1, gt=0)
+    radius_m: Positive = 0.08
+    period_s: Positive = 4.0
+    scale_m: Positive = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,11 @@ class Track:
 
     name = "track"
 
-    def __init__(self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float) -> None:
+    def __init__(
+        self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float, episode_s: float
+    ) -> None:
         self._params = validate(TrackParams, params, "task track")
+        self.parameters = self._params.model_dump(mode="json")
         self._body = body
         self._dt_s = dt_s
         self._centre = body.tip(ArmSpec.from_config(robot).home)

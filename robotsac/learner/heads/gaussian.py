@@ -39,10 +39,12 @@ class TanhGaussian:
     def sample(self, raw: Tensor, noise: Tensor, pathwise: bool = True) -> Draw:
         """See :class:`~robotsac.learner.heads.head.Head`; Haarnoja et al. 2018b, eq. 8."""
         mean, log_std = self.parameters(raw)
-        u = mean + log_std.exp() * noise
+        std = log_std.exp()
+        u = mean + std * noise
         if not pathwise:
+            # (u − μ)/σ with u constant: the noise, with a gradient. u − μ itself would lose its digits at a large μ.
+            noise = (mean.detach() - mean + std.detach() * noise) / std
             u = u.detach()
-            noise = (u - mean) / log_std.exp()
         return Draw(torch.tanh(u), log_prob(u, log_std, noise))
 
     def parameters(self, raw: Tensor) -> tuple[Tensor, Tensor]:

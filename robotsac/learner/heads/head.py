@@ -66,6 +66,16 @@ def uniform(normal: Tensor) -> Tensor:
     return (0.5 * (1.0 + torch.erf(_SQRT_HALF * normal))).clamp(UNIFORM_MIN, 1.0 - UNIFORM_MIN)
 
 
+def first(passes: Tensor, values: Tensor, dim: int) -> Tensor:
+    """Of ``values`` along ``dim``, that of the first ``passes`` (bool, same shape) that is true; 0 where none is.
+
+    Counting, not comparing neighbours: exactly one is taken, however the numbers behind ``passes`` were rounded.
+    """
+    passed = passes.to(values.dtype)
+    alone = (passed.cumsum(dim) < 1.5).to(values.dtype)
+    return (passed * alone * values).sum(dim)
+
+
 def unless_silent(noise: Tensor, drawn: Tensor, deterministic: Tensor) -> Tensor:
     """``drawn`` (b, d), and ``deterministic`` in every row whose ``noise`` (b, n) is all zeros."""
     noisy = noise.square().mean(dim=-1, keepdim=True).to(torch.bool)

@@ -14,7 +14,7 @@ import struct
 import tty
 from pathlib import Path
 
-from robotsac.errors import ConfigError
+from robotsac.errors import ConfigError, path_command
 
 READ_MAX = 65_536
 # termios2: four flag words, the line discipline, 19 control characters, input and output speed. Linux.
@@ -98,7 +98,9 @@ class PtyPort:
         except OSError as error:
             self._link = None
             self.close()
-            raise ConfigError(f"--link {link}: cannot be made", reason=str(error)) from error
+            raise ConfigError(
+                f"--link {link}: cannot be made", reason=str(error), command=path_command(error, link.parent)
+            ) from error
 
     def _set_baud(self, baud: int) -> None:
         """Start at the servos' rate, so that a program that sets none still gets an answer."""

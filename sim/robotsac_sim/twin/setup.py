@@ -108,5 +108,8 @@ def _eeprom(name: str, value: int, items: dict[int, Item]) -> Reg:
     reg = Reg.__members__.get(name.upper())
     item = items.get(reg) if reg is not None else None
     if reg is None or item is None or not item.eeprom or not item.accepts(value):
-        raise ConfigError(f"robot.sim.servos.registers: {name} = {value} is no EEPROM value of this servo")
+        raise ConfigError(
+            f"robot.sim.servos.registers: {name} = {value} is no EEPROM value of this servo",
+            reason="registers are named as in the e-manual, with underscores, and hold what their size allows",
+        )
     return reg

@@ -1,0 +1,146 @@
+"""Any gymnasium environment with boxes on both sides, as a :class:`~robotsac.learner.world.World`.
+
+It stands here because the learner's side loads no gymnasium.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.spaces import Box
+
+from robotsac.errors import ConfigError, DriverUnavailable, RobotsacError
+from robotsac.learner.world import Outcome, Seeds, Vector
+from robotsac.records import EpisodeEnd
+
+_BOXES = "--env Pendulum-v1"
+
+
+class GymWorld:
+    """A gymnasium environment with box spaces, the action's bounded.
+
+    Args:
+        env: made, and nobody else's.
+        seeds: that of episodes begins the first one, and with it all that follow; it is held-out episode 0's, and the
+            next numbers are those of the others.
+
+    Raises:
+        ConfigError: spaces that SAC does not fit.
+    """
+
+    def __init__(self, env: gymnasium.Env[Any, Any], seeds: Seeds) -> None:
+        self._name = name_of(env)
+        observation, action = env.observation_space, env.action_space
+        if not isinstance(observation, Box):
+            raise _unfit(self._name, f"its observation is a {type(observation).__name__}, not a Box", _BOXES)
+        if not isinstance(action, Box) or not np.issubdtype(action.dtype, np.floating):
+            raise _unfit(self._name, f"its actions are {action}, and SAC's are real numbers in a Box", _BOXES)
+        if not (action.is_bounded() and (action.low < action.high).all()):
+            raise _unfit(self._name, f"its actions are {action}, and SAC's have a lower and an upper bound", _BOXES)
+        self._env = env
+        self._seed: int | None = seeds.episodes
+        self._first_held_out = seeds.episodes
+        self._random, self._noise = (np.random.default_rng(seed) for seed in (seeds.random_action, seeds.noise))
+        self._low, self._high = action.low.astype(np.float64), action.high.astype(np.float64)
+        self._space = action
+        self.obs_dim = math.prod(observation.shape)
+        self.act_dim = math.prod(action.shape)
+
+    def reset(self, held_out: int | None = None) -> Vector:
+        """See :class:`~robotsac.learner.world.World`."""
+        seed, self._seed = self._seed, None
+        obs, _ = self._env.reset(seed=seed if held_out is None else self._first_held_out + held_out)
+        return self._flat(obs)
+
+    def step(self, action: Vector) -> Outcome:
+        """See :class:`~robotsac.learner.world.World`.
+
+        Raises:
+            RobotsacError: the environment gives a number that is not finite.
+        """
+        obs, reward, terminated, truncated, info = self._env.step(self.in_units(action))
+        success = info.get("is_success")
+        end = EpisodeEnd.TIME_LIMIT if truncated else EpisodeEnd.RUNNING
+        if terminated:
+            end = EpisodeEnd.SUCCESS if success else EpisodeEnd.FAILURE
+        if not math.isfinite(reward):
+            raise self._not_finite("reward")
+        return Outcome(self._flat(obs), float(reward), action, end, None if success is None else bool(success))
+
+    def in_units(self, action: Vector) -> np.ndarray[Any, Any]:
+        """From [-1, 1] to the environment's box, affinely: -1 is its lower bound, 1 its upper one."""
+        share = 0.5 * (action.astype(np.float64).reshape(self._space.shape) + 1.0)
+        # In this form neither bound is missed by rounding, not even where the other one is far away.
+        units = (1.0 - share) * self._low + share * self._high
+        return np.clip(units, self._low, self._high).astype(self._space.dtype)
+
+    def random_action(self) -> Vector:
+        """Uniform (Haarnoja et al. 2018a, appendix D)."""
+        return self._random.uniform(-1.0, 1.0, self.act_dim).astype(np.float32)
+
+    def noise(self, size: int) -> Vector:
+        """Anew at each step."""
+        return self._noise.standard_normal(size, dtype=np.float32)
+
+    def close(self) -> None:
+        """See :class:`~robotsac.learner.world.World`."""
+        self._env.close()
+
+    def _flat(self, obs: Any) -> Vector:
+        # A copy, whatever comes: some environments write every observation into one array.
+        flat = np.array(obs, dtype=np.float32).reshape(-1)
+        if not np.isfinite(flat).all():
+            raise self._not_finite("observation")
+        return flat
+
+    def _not_finite(self, what: str) -> RobotsacError:
+        return RobotsacError(
+            f"{self._name} gave a number that is not finite in its {what}",
+            reason="its simulation has diverged, or it does not bound what it reports",
+            command="--seed 1",
+        )
+
+
+def make_env(env_id: str, arguments: Mapping[str, Any] | None = None) -> gymnasium.Env[Any, Any]:
+    """``gymnasium.make``, with its errors in words and without its advice to take another version.
+
+    Raises:
+        ConfigError: no such environment.
+        DriverUnavailable: a package that it needs is not installed.
+    """
+    with contextlib.suppress(ImportError):
+        # Where there is MuJoCo, this keeps it from writing its warnings into the folder that one stands in.
+        importlib.import_module("robotsac.dynamics")
+    try:
+        with warnings.catch_warnings():
+            # That v4 is out of date is known: the published tables are v4's.
+            warnings.simplefilter("ignore")
+            return gymnasium.make(env_id, disable_env_checker=True, **(arguments or {}))
+    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
+        raise DriverUnavailable(
+            f"environment {env_id} cannot be loaded", reason=str(error), command="pip install 'robotsac[bench]'"
+        ) from error
+    except gymnasium.error.Error as error:
+        raise ConfigError(f"there is no environment {env_id!r}", reason=str(error), command=_BOXES) from error
+
+
+def name_of(env: gymnasium.Env[Any, Any]) -> str:
+    """Its id, or its class where it has none."""
+    return env.spec.id if env.spec is not None else type(env.unwrapped).__name__
+
+
+def control_rate_of(env: gymnasium.Env[Any, Any]) -> float | None:
+    """Control steps per second, Hz, where the environment tells its time step (``dt``, s)."""
+    dt_s = getattr(env.unwrapped, "dt", None)
+    return 1.0 / float(dt_s) if isinstance(dt_s, int | float | np.number) and dt_s > 0 else None
+
+
+def _unfit(name: str, why: str, command: str) -> ConfigError:
+    return ConfigError(f"environment {name} does not fit SAC", reason=why, command=command)

@@ -1,0 +1,181 @@
+"""A task as everything else uses it: found by entry point, and held to what a task may do.
+
+A task may be anybody's code. What it raises, and what it returns that no task may return, becomes a :class:`TaskError` that
+names the task and the file to look into, before anything of it reaches a record or the arm.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import math
+import traceback
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robotsac.arm import JointState, Vector
+from robotsac.config.loading import edit_command
+from robotsac.config.schema import RobotConfig, TaskConfig
+from robotsac.contract import Channel
+from robotsac.dynamics import RigidBody
+from robotsac.env.task import Judgement, Task, TaskFactory
+from robotsac.errors import ConfigError, DriverUnavailable, RobotsacError, TaskError
+from robotsac.records import EpisodeEnd
+
+REWARD_MAX = float(np.finfo(np.float32).max)
+"""Records hold the reward as float32."""
+ENDS = (EpisodeEnd.RUNNING, EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE)
+
+
+def open_task(config: TaskConfig, robot: RobotConfig, body: RigidBody) -> Task:
+    """Load the task that ``[task]`` names.
+
+    Raises:
+        ConfigError: no such task, or its parameters are wrong.
+        DriverUnavailable: its package does not import.
+        TaskError: its code raises, or what it built is no task.
+    """
+    group = {point.name: point for point in entry_points(group="robotsac.tasks")}
+    if config.name not in group:
+        known = sorted(group)
+        nearest = difflib.get_close_matches(config.name, known, n=1)
+        raise ConfigError(
+            f"task.name: there is no task {config.name!r}",
+            reason=f"installed tasks: {', '.join(known)}",
+            command=f"--set task.name={(nearest or known)[0]}",
+        )
+    try:
+        factory: TaskFactory = group[config.name].load()
+    except Exception as error:  # its modules are anybody's code
+        raise DriverUnavailable(
+            f"task {config.name!r} cannot be loaded",
+            reason=f"{group[config.name].value}: {type(error).__name__}: {error}",
+            command="--set task.name=reach",
+        ) from error
+    try:
+        task = factory(robot, config.params(), body, 1.0 / robot.control_rate_hz, config.episode_s)
+    except RobotsacError:
+        raise
+    except Exception as error:
+        raise _in_words(config.name, "__init__()", factory, error) from error
+    return CheckedTask(config.name, task)
+
+
+class CheckedTask:
+    """A :class:`~robotsac.env.task.Task` around one. Its methods raise TaskError beside what the task raises of ours.
+
+    Args:
+        name: as in ``[task]``.
+        task: anybody's.
+
+    Raises:
+        TaskError: it lacks ``channels`` or ``parameters``, or they are not what they must be.
+    """
+
+    def __init__(self, name: str, task: Task) -> None:
+        self._task = task
+        self.name = name
+        try:
+            self.channels: tuple[Channel, ...] = tuple(task.channels)
+            self.parameters: dict[str, Any] = dict(task.parameters)
+            json.dumps(self.parameters, allow_nan=False)
+            self._size = sum(channel.size for channel in self.channels)
+        except RobotsacError:
+            raise
+        except Exception as error:
+            raise _in_words(name, "channels and parameters", task, error) from error
+        for channel in self.channels:
+            if len(channel.scale) != channel.size or not all(0 < scale < math.inf for scale in channel.scale):
+                raise self._wrong(f"channel {channel.name!r} of size {channel.size} has the scales {channel.scale}")
+
+    def begin(self, rng: np.random.Generator, state: JointState) -> Any:
+        """See :class:`~robotsac.env.task.Task`."""
+        try:
+            return self._task.begin(rng, state)
+        except RobotsacError:
+            raise
+        except Exception as error:
+            raise _in_words(self.name, "begin()", self._task, error) from error
+
+    def observe(self, goal: Any, state: JointState) -> Vector:
+        """See :class:`~robotsac.env.task.Task`."""
+        try:
+            observed = np.asarray(self._task.observe(goal, state), dtype=np.float64)
+        except RobotsacError:
+            raise
+        except Exception as error:
+            raise _in_words(self.name, "observe()", self._task, error) from error
+        if observed.shape != (self._size,):
+            raise self._wrong(f"observe() gave shape {observed.shape}, its channels have {(self._size,)}")
+        if np.count_nonzero(np.isfinite(observed)) < self._size:  # .all() takes three times as long
+            raise self._wrong(f"observe() gave {observed}, which is not finite")
+        return observed
+
+    def judge(self, goal: Any, state: JointState, action: Vector, previous: Vector) -> Judgement:
+        """See :class:`~robotsac.env.task.Task`."""
+        try:
+            judgement = self._task.judge(goal, state, action, previous)
+        except RobotsacError:
+            raise
+        except Exception as error:
+            raise _in_words(self.name, "judge()", self._task, error) from error
+        if not isinstance(judgement, Judgement):
+            raise self._wrong(f"judge() gave a {type(judgement).__name__}, not a Judgement")
+        # Said to be a float, an EpisodeEnd and a dict; nothing checked that.
+        reward: Any = judgement.reward
+        end: Any = judgement.end
+        info: Any = judgement.info
+        if not isinstance(reward, Real) or not abs(float(reward)) <= REWARD_MAX:
+            raise self._wrong(
+                f"judge() gave the reward {reward!r}, which is not a finite number within ±{REWARD_MAX:.3g}"
+            )
+        if not isinstance(end, EpisodeEnd) or end not in ENDS:
+            raise self._wrong(f"judge() gave the end {end!r}; a task knows {', '.join(known.name for known in ENDS)}")
+        if judgement.goal is None and goal is not None:
+            raise self._wrong("judge() gave no goal; where it does not change, it is passed on")
+        if not isinstance(info, Mapping):
+            raise self._wrong(f"judge() gave a {type(info).__name__} as info, not a dict of numbers")
+        return judgement
+
+    def _wrong(self, what: str) -> TaskError:
+        return TaskError(
+            f"task {self.name!r}: {what}",
+            reason="robotsac/env/task.py says what a task must give, and robotsac.testing.TaskContract checks it",
+            command=_look_at(_source(self._task)),
+        )
+
+
+def _in_words(name: str, call: str, task: object, error: Exception) -> TaskError:
+    """What anybody's code raised; errors of ours need no other words."""
+    where, file = _origin(error, _source(task))
+    return TaskError(
+        f"task {name!r} failed in {call}: {type(error).__name__}: {error}".rstrip(": "),
+        reason=f"raised {where}",
+        command=_look_at(file),
+    )
+
+
+def _origin(error: Exception, source: Path | None) -> tuple[str, Path | None]:
+    """Where in the task's own file, else where at all, an error came from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if source is not None and Path(frame.filename) == source]
+    frame = (own or frames)[-1]
+    return f"in {frame.filename}, line {frame.lineno}", Path(frame.filename)
+
+
+def _source(task: object) -> Path | None:
+    """The file that a task, or what builds it, stands in."""
+    try:
+        return Path(inspect.getfile(task if inspect.isclass(task) or inspect.isroutine(task) else type(task)))
+    except (TypeError, OSError):  # made by a C extension, or typed in
+        return None
+
+
+def _look_at(file: Path | None) -> str:
+    return edit_command(file) if file is not None else "--set task.name=reach"

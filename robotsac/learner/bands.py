@@ -1,0 +1,108 @@
+"""Learning curves with bands: mean and range, over the episodes of one run or over the seeds of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from robotsac.errors import StorageError, path_command
+
+COLOURS = ("#1f6f8b", "#c8553d", "#5b8c3e", "#8a5a9e", "#b08a2e", "#444444")
+TEXT_COLOUR, GOAL_COLOUR = "#333333", "#999999"
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One curve.
+
+    Attributes:
+        name: of the variant.
+        env_steps: (k,) where it was measured.
+        values: (n, k) n seeds or episodes.
+    """
+
+    name: str
+    env_steps: NDArray[np.float64]
+    values: NDArray[np.float64]
+
+
+def plot_bands(
+    path: Path,
+    bands: Sequence[Band],
+    title: str,
+    note: str,
+    label: str,
+    goals: Mapping[str, float] | None = None,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Mean (line) and lowest to highest (band) of each, over environment steps.
+
+    Args:
+        path: of the PNG.
+        bands: what to draw; more than six repeat their colours.
+        title, note: above, to the left and to the right.
+        label: of the y axis.
+        goals: horizontal lines, by name.
+        limits: of the y axis; ``None`` = what there is.
+
+    Raises:
+        StorageError: the picture cannot be written.
+    """
+    # matplotlib takes a second to import and belongs to the learn extra only.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 4.5), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for number, band in enumerate(bands):
+        _draw(axes, band, COLOURS[number % len(COLOURS)])
+    for name, value in (goals or {}).items():
+        axes.axhline(value, color=GOAL_COLOUR, linewidth=1.0, linestyle=(0, (4, 3)))
+        axes.annotate(
+            name,
+            (0.0, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 3),
+            textcoords="offset points",
+            fontsize=8,
+            color=GOAL_COLOUR,
+        )
+    _style(axes, title, note, label)
+    if limits is not None:
+        axes.set_ylim(*limits)
+    if len(bands) > 1:
+        axes.legend(frameon=False, fontsize=9)
+    try:
+        figure.savefig(path)
+    except OSError as error:
+        raise StorageError(
+            f"{path} cannot be written", reason=str(error), command=path_command(error, path.parent)
+        ) from error
+
+
+def _draw(axes: Any, band: Band, colour: str) -> None:
+    mean = band.values.mean(axis=0)
+    low, high = band.values.min(axis=0), band.values.max(axis=0)
+    axes.fill_between(band.env_steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.plot(band.env_steps, mean, color=colour, linewidth=2.2, label=f"{band.name} ({len(band.values)})")
+    axes.plot(band.env_steps[-1:], mean[-1:], "o", color=colour, markersize=5, clip_on=False)
+
+
+def _style(axes: Any, title: str, note: str, label: str) -> None:
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=TEXT_COLOUR, pad=12)
+    axes.set_title(note, loc="right", fontsize=9, color="#777777", pad=12)
+    axes.set_xlabel("environment steps (1)", color=TEXT_COLOUR)
+    axes.set_ylabel(label, color=TEXT_COLOUR)
+    axes.set_xlim(left=0.0)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    for edge in ("top", "left", "right"):
+        axes.spines[edge].set_visible(False)
+    axes.spines["bottom"].set_color("#999999")
+    axes.tick_params(length=0, colors=TEXT_COLOUR)

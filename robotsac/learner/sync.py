@@ -1,0 +1,243 @@
+"""Learning and acting in turn, in one process: what ``train --sync`` runs, and what benchmarks are measured with.
+
+One step: act, let the world go on by it, put the transition into the replay, do the updates that are due. The world
+stands still meanwhile, so nothing here depends on how fast the computer is, and on the CPU the same seed gives the same run.
+The algorithm, the replay and the count of updates are those of ``learn``; there is no log, no link and no process around them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robotsac.config.learn import LearnConfig
+from robotsac.errors import ConfigError, RobotsacError
+from robotsac.learner.algorithm import discount_of
+from robotsac.learner.limiter import Limiter
+from robotsac.learner.outcomes import joiner_of
+from robotsac.learner.replay import Replay
+from robotsac.learner.sync_progress import Evaluation, Spent
+from robotsac.learner.variants import create_algorithm
+from robotsac.learner.world import Seeds, Vector, World
+from robotsac.records import EpisodeEnd
+
+EPISODE_STEPS_MAX = 20_000
+"""An evaluation episode of more steps does not end: twenty times the longest of gymnasium's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """Seeds of everything random in a run, each of its own; the weights' is ``learn.seed`` itself."""
+
+    world: Seeds
+    exam: Seeds
+    replay: int
+    update: int
+
+    @classmethod
+    def of(cls, seed: int) -> Streams:
+        """All of them, from one; neighbouring seeds give unrelated ones. 31 bits, which every environment takes."""
+        drawn = [int(word) >> 1 for word in np.random.SeedSequence(seed % 2**64).generate_state(8)]
+        return cls(Seeds(*drawn[:3]), Seeds(*drawn[3:6]), *drawn[6:])
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, and how often to look: all in control steps, but for the episodes of an evaluation."""
+
+    steps: int
+    eval_every: int
+    eval_episodes: int
+
+
+@dataclass(slots=True)
+class Hooks:
+    """What the loop asks and tells. ``on_step`` comes after every step, so it must cost nothing."""
+
+    should_stop: Callable[[], bool] = lambda: False
+    on_step: Callable[[], None] = lambda: None
+    on_evaluation: Callable[[Evaluation], None] = lambda evaluation: None
+    on_exam: Callable[[int], None] = lambda number: None
+
+
+class SyncLearning:
+    """One run of it.
+
+    Args:
+        learn: settings.
+        plan: how long.
+        world: to learn in.
+        exam: to evaluate in; another instance, so that evaluating changes nothing.
+        control_rate_hz: turns a horizon in seconds into a discount; ``None`` where the world has no rate.
+        device: where networks and replay lie.
+
+    Raises:
+        ConfigError: settings that cannot work, or not here.
+    """
+
+    def __init__(
+        self,
+        learn: LearnConfig,
+        plan: Plan,
+        world: World,
+        exam: World,
+        control_rate_hz: float | None,
+        device: torch.device,
+    ) -> None:
+        _require_possible(learn, control_rate_hz)
+        self.plan = plan
+        self.env_steps = self.episodes = 0
+        self.spent = Spent()
+        rate_hz, dims = control_rate_hz or 1.0, (world.obs_dim, world.act_dim)
+        self.state = create_algorithm(learn, *dims, rate_hz, device)
+        streams = Streams.of(learn.seed)
+        replay, self._update_noise = (torch.Generator(device).manual_seed(s) for s in (streams.replay, streams.update))
+        capacity = min(learn.replay_capacity, plan.steps)
+        self.replay = Replay(capacity, *dims, device, replay, with_steps=learn.n_step > 1)
+        self._joiner = joiner_of(learn.n_step, discount_of(learn, rate_hz), *dims)
+        self.learn, self._world, self._exam, self._device = learn, world, exam, device
+        self._limiter = Limiter(learn.updates_per_step, learn.start_steps, slack_steps=0, room_records=1)
+        self._noise_dim = self.state.noise_shape.action
+        self._silence = np.zeros(self._noise_dim, dtype=np.float32)
+        self._losses: dict[str, Tensor] = {}
+        self._began_s = time.monotonic()
+
+    def run(self, hooks: Hooks) -> None:
+        """Until the steps are done or ``hooks.should_stop``; ends with an evaluation unless stopped.
+
+        Raises:
+            RobotsacError: training has diverged, or from the worlds.
+        """
+        plan = self.plan
+        obs = self._world.reset()
+        while self.env_steps < plan.steps and not hooks.should_stop():
+            obs = self.step(obs)
+            for _ in range(self._limiter.updates_allowed(self.replay.total, self.state.updates)):
+                self.update()
+            hooks.on_step()
+            due = self.env_steps % plan.eval_every == 0 or self.env_steps == plan.steps
+            if due and (evaluation := self.evaluate(hooks)) is not None:
+                hooks.on_evaluation(evaluation)
+
+    def step(self, obs: Vector) -> Vector:
+        """One step from ``obs`` (obs_dim,), kept as a transition; the observation to go on from.
+
+        Raises:
+            RobotsacError: the policy is no number any more.
+        """
+        begin_s = time.perf_counter()
+        if self.replay.total < self.learn.start_steps:
+            action = self._world.random_action()
+        else:
+            action = self.action(obs, self._world.noise(self._noise_dim))
+        acted_s = time.perf_counter()
+        outcome = self._world.step(action)
+        self.env_steps += 1
+        if (made := self._joiner.add(obs, outcome)) is not None:
+            self.replay.append(made)
+        if outcome.end is EpisodeEnd.RUNNING:
+            after = outcome.obs
+        else:
+            self.episodes += 1
+            after = self._world.reset()
+        self.spent.act += acted_s - begin_s
+        self.spent.world += time.perf_counter() - acted_s
+        return after
+
+    @torch.no_grad()
+    def action(self, obs: Vector, noise: Vector) -> Vector:
+        """The policy's action (act_dim,) at ``obs`` (obs_dim,); all-zero ``noise`` (noises·act_dim,): the deterministic one.
+
+        Raises:
+            RobotsacError: it is no number.
+        """
+        state = self.state
+        given, drawn = (torch.from_numpy(numbers)[None].to(self._device) for numbers in (obs, noise))
+        action: Vector = state.actor.action(state.normaliser(given), drawn)[0].cpu().numpy()
+        if not np.isfinite(action).all():
+            raise _diverged(f"the policy's action is not finite after {state.updates} updates")
+        return action
+
+    def update(self) -> None:
+        """One update on a fresh minibatch."""
+        begin_s = time.perf_counter()
+        size = self.learn.batch_size
+        noise = self.state.noise_shape.draw(size, self._update_noise)
+        # Kept on the device, unread: the actor's may be older than the critics'.
+        self._losses |= self.state.update(self.replay.sample(size), noise)
+        self.spent.update += time.perf_counter() - begin_s
+
+    def evaluate(self, hooks: Hooks) -> Evaluation | None:
+        """The policy without noise on the held-out episodes; ``None`` when stopped in the middle.
+
+        Raises:
+            RobotsacError: losses that are no numbers, or an episode without an end.
+        """
+        begin_s = time.perf_counter()
+        losses = {name: float(tensor) for name, tensor in self._losses.items()}
+        if wrong := [name for name, value in losses.items() if not np.isfinite(value)]:
+            raise _diverged(f"{', '.join(wrong)} is {losses[wrong[0]]} after {self.state.updates} updates")
+        trials = []
+        for number in range(self.plan.eval_episodes):
+            hooks.on_exam(number)
+            trial = self._trial(number, hooks.should_stop)
+            if trial is None:
+                return None
+            trials.append(trial)
+        returns, steps, successes = zip(*trials, strict=True)
+        self.spent.evaluate += time.perf_counter() - begin_s
+        return Evaluation(
+            env_steps=self.env_steps,
+            updates=self.state.updates,
+            episodes=self.episodes,
+            wall_s=time.monotonic() - self._began_s,
+            seed=self.learn.seed,
+            returns=returns,
+            success_rate=None if None in successes else float(np.mean(successes)),
+            episode_steps=float(np.mean(steps)),
+            losses=losses,
+            spent=asdict(self.spent),
+        )
+
+    def _trial(self, number: int, should_stop: Callable[[], bool]) -> tuple[float, int, bool | None] | None:
+        """Return, steps and success of held-out episode ``number``."""
+        obs, total = self._exam.reset(held_out=number), 0.0
+        for steps in range(1, EPISODE_STEPS_MAX + 1):
+            outcome = self._exam.step(self.action(obs, self._silence))
+            obs, total = outcome.obs, total + outcome.reward
+            if outcome.end is not EpisodeEnd.RUNNING:
+                return total, steps, outcome.success
+            if should_stop():
+                return None
+        raise RobotsacError(
+            f"an evaluation episode has not ended after {EPISODE_STEPS_MAX:,} steps",
+            reason="neither the environment nor its registration sets a limit of steps",
+        )
+
+
+def _require_possible(learn: LearnConfig, control_rate_hz: float | None) -> None:
+    if learn.prior_data:
+        raise ConfigError(
+            "learn.prior_data is not possible with --sync",
+            reason="it learns from what it does itself",
+            command="--set learn.prior_data=[]",
+        )
+    if learn.discount is None and control_rate_hz is None:
+        raise ConfigError(
+            "learn.discount is not set",
+            reason="the environment has no dt, so a horizon in seconds says nothing",
+            command="--set learn.discount=0.99",
+        )
+
+
+def _diverged(what: str) -> RobotsacError:
+    return RobotsacError(
+        f"training has diverged: {what}",
+        reason="too large a step size, or nothing that stabilises the critics",
+        command="--set learn.critic_lr=1e-4",
+    )

@@ -1,0 +1,54 @@
+"""A slow move is no reason to wait: the second Ctrl-C ends it, on the way home and on the way to the park pose."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from moving_twin import last_words
+from processes import Command, running, wait_for
+
+MOVE_S = 60.0
+"""Of every move of the guard; an end long before that is an end of the move."""
+BOUND_S = 25.0
+
+
+@contextlib.contextmanager
+def moving_slowly(tmp_path: Path) -> Iterator[tuple[Command, Command]]:
+    """(collect, twin), the arm on its way home."""
+    with running(tmp_path, "twin", "twin", "--robot", "arm0", "--json") as twin:
+        wait_for(lambda: "port" in twin.output(), "the port", twin)
+        port = json.loads(twin.output().splitlines()[0])["port"]
+        settings = [
+            f"robot.driver.port='{port}'",
+            "robot.driver.read_deadline_ms=12.0",
+            f"robot.guard.move_duration_s={MOVE_S}",
+        ]
+        extra = [word for setting in settings for word in ("--set", setting)]
+        arguments = ["collect", "--robot", "arm0", "--run", "bot", "--offline", "--json", *extra]
+        with running(tmp_path, "collect", *arguments) as collect:
+            wait_for(lambda: "homing" in collect.output(), "the way home", collect)
+            yield collect, twin
+
+
+@pytest.mark.parametrize("between_s", [0.5, 4.0])
+def test_a_second_ctrl_c_ends_a_move_with_torque_off(tmp_path, between_s):
+    """Half a second after the first the arm still brakes on its way home, four seconds after it is on its way to park."""
+    with moving_slowly(tmp_path) as (collect, twin):
+        time.sleep(1.0)
+        collect.process.send_signal(signal.SIGINT)
+        time.sleep(between_s)
+        collect.process.send_signal(signal.SIGINT)
+        began_s = time.monotonic()
+        collect.wait()
+        assert time.monotonic() - began_s < BOUND_S
+        assert collect.result()["torque_off"]
+        words = last_words(twin)
+    assert words["torque_on"] == []
+    assert words["watchdog_expiries"] == 0, "in order, not because nobody spoke any more"
+    assert "Traceback" not in collect.output()

@@ -1,0 +1,165 @@
+"""The ten bugs, each in several forms, as changes of the software's text: what ``tools/check_bugs.py`` puts back in.
+
+A change is one piece of text of one module, which must be there exactly once, and what takes its place when the module is
+imported; the file itself is never touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import CodeType, ModuleType
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One form of a bug.
+
+    Attributes:
+        bug: its number, 1 to 10; the tests of this number must find it.
+        what: goes wrong.
+        module: that is changed; within ``robotsac``.
+        old, new: text of it, and what takes its place.
+    """
+
+    bug: int
+    what: str
+    module: str
+    old: str
+    new: str
+
+    @property
+    def module_name(self) -> str:
+        """To import it by."""
+        return f"robotsac.{self.module}"
+
+    def applied(self, source: str) -> str:
+        """``source`` with the bug in it.
+
+        Raises:
+            ValueError: ``old`` is not there exactly once.
+        """
+        if source.count(self.old) != 1:
+            raise ValueError(f"{self.module_name} has {self.old!r} {source.count(self.old)} times, not once")
+        return source.replace(self.old, self.new)
+
+
+class Mutator(MetaPathFinder):
+    """Put first on ``sys.meta_path`` before ``robotsac`` is imported, it gives out one module with its bug in it."""
+
+    def __init__(self, mutation: Mutation) -> None:
+        self._mutation = mutation
+
+    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
+        """See :class:`importlib.abc.MetaPathFinder`."""
+        if name != self._mutation.module_name:
+            return None
+        spec = PathFinder.find_spec(name, path)  # type: ignore[arg-type]
+        assert spec is not None and spec.origin is not None
+        spec.loader = _MutatedLoader(name, spec.origin, self._mutation)
+        return spec
+
+
+class _MutatedLoader(SourceFileLoader):
+    def __init__(self, name: str, path: str, mutation: Mutation) -> None:
+        super().__init__(name, path)
+        self._mutation = mutation
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Compiled here and now: the byte code on disk is neither read nor written."""
+        source = self._mutation.applied(self.get_data(self.path).decode("utf-8"))
+        code: CodeType = compile(source, self.path, "exec", dont_inherit=True)
+        return code
+
+
+_TARGET = "return reward + discount * (1.0 - terminal) * soft_value"
+_SOFT = "soft_value = next_q.amin(dim=0) - alpha * next_log_prob"
+_NEXT = "state.actor.sample(next_obs, noise.next_action)"
+_DENSITY = "- log_std - tanh_log_det(u)"
+_MOVE = "move_target(state.target.tensors, state.critic.tensors, state.constants.polyak)"
+_LERP = "_foreach_lerp_(list(target), list(online), polyak)"
+_IS_END = 'np.isin(records["end"], (EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE))'
+_START = "(self.total + len(transitions) - len(rows)) % self.capacity"
+_Q_TARGET = "target = q_target(batch.reward, batch.terminal, value_of(state.target, next_obs), discount)"
+_STALE_TARGET = _Q_TARGET.replace("state.target", "state.value")
+
+MUTATIONS = (
+    # 1: time limits
+    Mutation(1, "a time limit is an end", "records", _IS_END, _IS_END.replace("FAILURE", "TIME_LIMIT")),
+    Mutation(1, "whatever cuts an episode is an end", "records", _IS_END, '(records["end"] != EpisodeEnd.RUNNING)'),
+    Mutation(1, "ends bootstrap", "learner.critic", _TARGET, "return reward + discount * soft_value"),
+    Mutation(1, "the step into a fault is learned", "records", '(tail["end"] < EpisodeEnd.FAULT)', '(tail["end"] <= EpisodeEnd.FAULT)'),
+    Mutation(1, "the last observation is the next episode's first", "actor.episodes", "self._put_final(obs, end, version)", "self._put_final(env.reset()[0], end, version)"),
+    # 2: the log-probability
+    Mutation(2, "no tanh term", "learner.heads.gaussian", _DENSITY, "- log_std"),
+    Mutation(2, "the tanh term's sign", "learner.heads.gaussian", _DENSITY, "- log_std + tanh_log_det(u)"),
+    Mutation(2, "log(1 - tanh² + 1e-6)", "learner.heads.gaussian", "return 2.0 * (_LOG_2 - u - softplus(-2.0 * u))", "return torch.log(1.0 - torch.tanh(u).square() + 1e-6)"),
+    Mutation(2, "a mean over dimensions", "learner.heads.gaussian", "return per_dimension.sum(dim=-1)", "return per_dimension.mean(dim=-1)"),
+    Mutation(2, "the constant once, not per dimension", "learner.heads.gaussian", "- _HALF_LOG_2_PI * u.shape[-1]", "- _HALF_LOG_2_PI"),
+    Mutation(2, "no tanh term in the mixture", "learner.heads.mixture", "- tanh_log_det(z)", ""),
+    # 3: the temperature
+    Mutation(3, "the loss's sign", "learner.temperature", "return -log_alpha.exp()", "return log_alpha.exp()"),
+    Mutation(3, "the target's sign", "learner.temperature", "+ target_entropy)", "- target_entropy)"),
+    Mutation(3, "no detach", "learner.temperature", "log_prob.detach().mean()", "log_prob.mean()"),
+    Mutation(3, "one target for all arms", "learner.target_entropy", "return act_dim * (", "return 1 * ("),
+    Mutation(3, "a target out of reach is taken", "config.learn", "if self.target_sigma >= SIGMA_MAX", "if self.target_sigma >= 9 * SIGMA_MAX"),
+    # 4: the entropy in the target
+    Mutation(4, "none", "learner.critic", _SOFT, "soft_value = next_q.amin(dim=0)"),
+    Mutation(4, "its sign", "learner.critic", _SOFT, "soft_value = next_q.amin(dim=0) + alpha * next_log_prob"),
+    Mutation(4, "outside of (1 - d)", "learner.critic", _TARGET, "return reward + discount * ((1.0 - terminal) * next_q.amin(dim=0) - alpha * next_log_prob)"),
+    Mutation(4, "of the current state", "learner.sac", _NEXT, "state.actor.sample(state.normaliser(batch.obs), noise.next_action)"),
+    Mutation(4, "the larger of the critics", "learner.critic", _SOFT, "soft_value = next_q.amax(dim=0) - alpha * next_log_prob"),
+    # 5: gradients
+    Mutation(5, "the actor's loss moves the critics", "learner.critic", "layers = [layer.detached() for layer in self.layers]", "layers = self.layers"),
+    Mutation(5, "the target is not detached", "learner.sac", "with torch.no_grad():\n        target = soft", "if True:\n        target = soft"),
+    Mutation(5, "both critics have the mean error", "learner.critic", "0.5 * (q - target)", "0.5 * (q.mean(dim=0, keepdim=True).expand_as(q) - target)"),
+    Mutation(5, "the action is cut out of the actor's graph", "learner.sac", "frozen(obs, action, _dropout(noise, 2))", "frozen(obs, action.detach(), _dropout(noise, 2))"),
+    Mutation(5, "v1: V's loss moves actor and critics", "learner.sac_v1", "with torch.no_grad():\n        action, log", "if True:\n        action, log"),
+    Mutation(5, "v1: Q's loss moves V", "learner.sac_v1", f"with torch.no_grad():\n        {_Q_TARGET}", f"if True:\n        {_STALE_TARGET}"),
+    # 6: broadcasting
+    Mutation(6, "a minibatch's rewards are a column", "learner.replay", "reward.squeeze(1), next_obs", "reward, next_obs"),
+    Mutation(6, "shapes are not compared", "learner.networks", "if any(tensor.shape != tensors[0].shape", "if False and any(tensor.shape != tensors[0].shape"),
+    Mutation(6, "the critics' loss is a sum over rows", "learner.critic", ".square().mean(dim=1).sum()", ".square().sum()"),
+    Mutation(6, "the actor's loss is a sum over rows", "learner.actor_loss", "return (alpha * log_prob - value).mean()", "return (alpha * log_prob - value).sum()"),
+    # 7: actions and discounts
+    Mutation(7, "the replay's action at s'", "learner.sac", "state.target(next_obs, next_action,", "state.target(next_obs, batch.action,"),
+    Mutation(7, "one noise for both actions", "learner.algorithm", "Noise(both[0], both[1],", "Noise(both[0], both[0],"),
+    Mutation(7, "the actor takes the target's noise", "learner.sac", "sample(obs, noise.action, constants.pathwise)", "sample(obs, noise.next_action, constants.pathwise)"),
+    Mutation(7, "one batch for all updates", "learner.learning", "noise = self.state", "self.replay_generator.manual_seed(0)\n        noise = self.state"),
+    Mutation(7, "γ for γ^n", "learner.critic", "else discount**batch.steps", "else discount"),
+    Mutation(7, "rewards between are not discounted", "learner.n_step", "discount**power * reward", "reward"),
+    Mutation(7, "windows cross episodes", "learner.n_step", "more = goes_on[last] &", "more = (last < len(goes_on) - 1) &"),
+    Mutation(7, "γ in half precision", "learner.sac", "discount=discount_of(learn, control_rate_hz)", "discount=float(torch.tensor(discount_of(learn, control_rate_hz)).bfloat16())"),
+    Mutation(7, "v1: V of the next action's noise only", "learner.sac_v1", "state.actor.sample(obs, noise.next_action)", "state.actor.sample(obs, noise.action)"),
+    # 8: the replay
+    Mutation(8, "off by one where it wraps", "learner.replay", _START, _START.replace(" - len(rows)", " - len(rows) + 1")),
+    Mutation(8, "the rest goes to the end", "learner.replay", "self._rows[: len(rows) - before_wrap]", "self._rows[self.capacity - (len(rows) - before_wrap) :]"),
+    Mutation(8, "the newest is never drawn", "learner.replay", "torch.randint(len(self),", "torch.randint(max(1, len(self) - 1),"),
+    Mutation(8, "a minibatch is a view", "learner.replay", "self._rows.index_select(0, where)", "self._rows[:batch_size]"),
+    Mutation(8, "the last record of a batch is a view", "learner.assembler", "records[-1:].copy()", "records[-1:]"),
+    Mutation(8, "what borders on a lost record is paired", "records", '(tail["seq"] == head["seq"] + 1)', "True"),
+    Mutation(8, "records hold the next observation", "actor.episodes", 'self._put(obs, action, info["applied"]', 'self._put(next_obs, action, info["applied"]'),
+    # 9: units
+    Mutation(9, "the scale doubled", "env.codec", " * self._action_scale", " * 2.0 * self._action_scale"),
+    Mutation(9, "applied actions in newton metres", "env.codec", "np.clip(tau / self._action_scale, -1.0, 1.0)", "np.clip(tau, -1.0, 1.0)"),
+    Mutation(9, "learned from what was asked", "records", 'action=np.ascontiguousarray(head["action_applied"])', 'action=np.ascontiguousarray(head["action_asked"])'),
+    Mutation(9, "recorded as applied what was asked", "actor.episodes", 'info["applied"], reward', "action, reward"),
+    Mutation(9, "exported without the normaliser", "learner.export", "self.actor.action(self.normaliser(obs), noise)", "self.actor.action(obs, noise)"),
+    Mutation(9, "s' is not normalised", "learner.sac", "state.normaliser(batch.obs), state.normaliser(batch.next_obs)", "state.normaliser(batch.obs), batch.next_obs"),
+    Mutation(9, "critics see another scale of the replay's action", "learner.sac", "state.critic(obs, batch.action, _dropout", "state.critic(obs, 2.0 * batch.action, _dropout"),
+    Mutation(9, "updates move the normaliser", "learner.networks", "(obs - self.mean)", "(obs - self.mean.lerp_(obs.mean(dim=0), 0.01))"),
+    # 10: what runs
+    Mutation(10, "targets move by 1 - τ", "learner.critic", _LERP, _LERP.replace("polyak)", "1.0 - polyak)")),
+    Mutation(10, "critics move towards their targets", "learner.critic", _LERP, "_foreach_lerp_(list(online), list(target), polyak)"),
+    Mutation(10, "targets move twice", "learner.sac", f"{_MOVE}\n    return", f"{_MOVE}\n    {_MOVE}\n    return"),
+    Mutation(10, "half the updates", "learner.limiter", "math.floor(self.updates_per_step * max", "math.floor(0.5 * self.updates_per_step * max"),
+    Mutation(10, "the actor's delay is ignored", "learner.sac", "state.updates % state.constants.actor_delay == 0", "state.updates % 1 == 0"),
+    Mutation(10, "α as it was at first", "learner.sac", "alpha = state.log_alpha.detach().exp()", "alpha = torch.tensor(0.01)"),
+    Mutation(10, "bundles of old weights", "learner.export", "self._snapshot_live()\n        noise, action", "noise, action"),
+    Mutation(10, "the robot keeps its first policy", "policy.slot", "if ready is not None and ready is not self.current", "if ready is not None and self.current is None"),
+    Mutation(10, "the store looks once", "policy.store", "if mtime_ns != self._seen_mtime_ns", "if self._latest is None"),
+    Mutation(10, "Adam begins anew", "learner.checkpoint", "for name in states:", "for name in sorted(states)[:0]:"),
+    Mutation(10, "generators begin anew", "learner.checkpoint", "for name, generator in generators.items():", "for name, generator in ():"),
+)  # fmt: skip
+"""One line each, however long: a table, read by its columns."""

@@ -1,0 +1,260 @@
+"""Runs of ``bench_learning.py``: one process each, finished ones kept, cut ones begun again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from learning_tasks import Task
+
+from robotsac.errors import ConfigError
+from robotsac.lock import FileLock
+from robotsac.signals import counted_signals
+
+ROOT = Path(__file__).resolve().parents[1]
+ASKED, LOG = "asked.json", "log.txt"
+METRICS, SUMMARY, LOCK = "metrics.jsonl", "summary.json", "sync.lock"
+POLL_S = 0.2
+PATIENCE_S = 60.0
+
+
+class State(Enum):
+    """How a run stands."""
+
+    NEW = "new"
+    RUNNING = "running in another process"
+    CUT = "cut short"
+    FINISHED = "finished"
+
+
+TO_DO = (State.NEW, State.CUT)
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where and how runs are made; it does not belong to what was asked for.
+
+    Args:
+        device, threads: ``learn.device`` and ``learn.threads``.
+        jobs: runs at a time, which share the processor.
+    """
+
+    device: str = "cpu"
+    threads: int = 1
+    jobs: int = 1
+
+    def options(self) -> list[str]:
+        """For the command line."""
+        return ["--set", f"learn.device={self.device!r}", "--set", f"learn.threads={self.threads}"]
+
+    def described(self) -> dict[str, Any]:
+        """With the processor, the commit and the versions that decide about results."""
+        commit = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        found = {name: metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco-core")}
+        return {
+            **asdict(self),
+            "processor": _processor(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+            **found,
+            "commit": commit.stdout.strip(),
+        }
+
+
+def _processor() -> str:
+    """Its model, where the kernel says."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """One seed of one variant of one task; its files lie in ``folder``."""
+
+    task: Task
+    variant: str
+    seed: int
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.task.name}/{self.variant}/seed {self.seed}"
+
+    def arguments(self) -> list[str]:
+        """Of ``robotsac train --sync``, but for the run folder; from the repository's root."""
+        task = self.task
+        plan = ["--steps", str(task.steps), "--eval-every", str(task.eval_every)]
+        plan += ["--eval-episodes", str(task.eval_episodes), "--seed", str(self.seed)]
+        options = [word for option in (*task.options, *task.variants[self.variant]) for word in ("--set", option)]
+        return [*task.arguments, *plan, *options]
+
+    def state(self) -> State:
+        """What its folder says.
+
+        Raises:
+            ConfigError: it was made with other settings, or is no run of this benchmark.
+        """
+        if not self.folder.exists():
+            return State.NEW
+        asked = _read(self.folder / ASKED)
+        if asked.get("arguments") != self.arguments():
+            raise ConfigError(
+                f"{self.folder} holds a run with other settings",
+                reason=f"it was asked for {asked.get('arguments', 'nothing that is known')}",
+                command=f"mv {self.folder} {self.folder}-old",
+            )
+        if _read(self.folder / SUMMARY).get("finished"):
+            return State.FINISHED
+        lock = FileLock(self.folder / LOCK)
+        if not lock.acquire():
+            return State.RUNNING
+        lock.release()
+        return State.CUT
+
+    def start(self, machine: Machine) -> subprocess.Popen[bytes]:
+        """Start it anew; what an earlier start left behind is taken away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+        asked = {"arguments": self.arguments(), "machine": machine.described()}
+        (self.folder / ASKED).write_text(json.dumps(asked, indent=2), encoding="utf-8")
+        command = [sys.executable, "-m", "robotsac", "train", "--sync", "--json", "--run", str(self.folder)]
+        with (self.folder / LOG).open("wb") as log:
+            # A session of its own: what ends it is asked for in `run_all`, once.
+            return subprocess.Popen(
+                [*command, *self.arguments(), *machine.options()],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Its lines so far."""
+        path = self.folder / METRICS
+        if not path.is_file():
+            return []
+        found = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:  # a last line that was cut
+                break
+        return found
+
+    def machine(self) -> dict[str, Any]:
+        """Where it was made."""
+        found: dict[str, Any] = _read(self.folder / ASKED).get("machine", {})
+        return found
+
+    def summary(self) -> dict[str, Any]:
+        """Its last word; empty while it has none."""
+        return _read(self.folder / SUMMARY)
+
+
+def runs_of(tasks: Sequence[Task], out: Path, seeds: int | None, variants: Sequence[str]) -> list[Run]:
+    """All runs of ``tasks``, seed by seed, so that every variant has some results early."""
+    return [
+        Run(task, variant, seed, out.resolve() / task.name / variant / f"seed-{seed}")
+        for task in tasks
+        for seed in range(seeds or task.seeds)
+        for variant in task.variants
+        if not variants or variant in variants
+    ]
+
+
+def run_all(
+    runs: Sequence[Run],
+    machine: Machine,
+    tell: Callable[[str], None],
+    show: Callable[[str], None] = lambda line: None,
+) -> tuple[list[Run], bool]:
+    """Run what is not finished, ``machine.jobs`` at a time.
+
+    Args:
+        runs: all of them.
+        machine: how.
+        tell, show: take what has happened, and how things stand.
+
+    Returns:
+        Those that failed, and whether a signal ended it before all were done.
+    """
+    waiting = deque(run for run in runs if run.state() in TO_DO)
+    tell(f"{len(runs)} runs, {len(waiting)} to do")
+    running: dict[Run, subprocess.Popen[bytes]] = {}
+    failed: list[Run] = []
+    with counted_signals() as signals:
+        try:
+            while (waiting or running) and not signals.count:
+                while waiting and len(running) < machine.jobs:
+                    run = waiting.popleft()
+                    if run.state() in TO_DO:  # still: another one may have been started on the same folder
+                        running[run] = run.start(machine)
+                time.sleep(POLL_S)
+                failed += _reap(running, tell)
+                show(f"{len(waiting)} waiting  " + "  ".join(_progress(run) for run in running))
+        finally:
+            _stop(running)
+    return failed, signals.count > 0
+
+
+def _progress(run: Run) -> str:
+    lines = run.evaluations()
+    return f"{run.name} {lines[-1]['env_steps'] if lines else 0:,}/{run.task.steps:,}"
+
+
+def _reap(running: dict[Run, subprocess.Popen[bytes]], tell: Callable[[str], None]) -> list[Run]:
+    """Take out what has ended; those that failed."""
+    failed = []
+    for run, process in list(running.items()):
+        if process.poll() is None:
+            continue
+        del running[run]
+        if run.state() is State.FINISHED:
+            last = run.evaluations()[-1]
+            tell(f"{run.name}: return {last['return_mean']:.2f} after {last['wall_s']:.0f} s")
+        else:
+            failed.append(run)
+            tell(f"{run.name}: ended with exit code {process.returncode}; see {run.folder / LOG}")
+    return failed
+
+
+def _stop(running: dict[Run, subprocess.Popen[bytes]]) -> None:
+    """End what still runs, in order; what does not end in time is left to the kernel."""
+    for process in running.values():
+        process.send_signal(signal.SIGTERM)
+    deadline_s = time.monotonic() + PATIENCE_S
+    for process in running.values():
+        try:
+            process.wait(max(0.1, deadline_s - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,132 @@
+"""The tasks of ``bench_learning.py``: what is run, with which settings, and what is expected of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Options = tuple[str, ...]
+"""``key.path=value``, one per ``--set``."""
+
+GYM = ("--config", "configs/gym.toml")
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One row of the benchmark.
+
+    Args:
+        name: on the command line.
+        arguments: of ``robotsac train --sync``: world and configuration.
+        options: of all variants.
+        variants: by name, what each adds.
+        steps, eval_every, eval_episodes: see ``robotsac train --help``.
+        seeds: how many, from 0 on, unless the command line says otherwise.
+        measure: what counts: mean return, or success rate.
+        must, stretch: of the mean over seeds, at ``at`` steps each (0 = the end).
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    options: Options
+    variants: dict[str, Options]
+    steps: int
+    eval_every: int
+    eval_episodes: int
+    seeds: int
+    measure: Literal["return", "success"] = "return"
+    must: float | None = None
+    must_at: int = 0
+    stretch: float | None = None
+    stretch_at: int = 0
+
+
+# One joint, one torque: smaller networks and larger steps than on HalfCheetah learn it in a tenth of the time.
+_PENDULUM: Options = (
+    "learn.hidden=[64, 64]",
+    "learn.actor_lr=1e-3",
+    "learn.critic_lr=1e-3",
+    "learn.temperature_lr=1e-3",
+    "learn.start_steps=500",
+)
+
+# Batch-normalised critics, twice as wide as the actor, every third update the actor (Bhatt et al. 2024, table 1).
+_NORMALISED: Options = (
+    "learn.critic='batch_norm'",
+    "learn.critic_hidden=[512, 512]",
+    "learn.actor_lr=1e-3",
+    "learn.critic_lr=1e-3",
+    "learn.temperature_lr=1e-3",
+    "learn.actor_delay=3",
+)
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            name="pendulum",
+            arguments=("--env", "Pendulum-v1", *GYM),
+            options=_PENDULUM,
+            variants={"sac": ()},
+            steps=20_000,
+            eval_every=1000,
+            eval_episodes=10,
+            seeds=10,
+            must=-180.0,
+            stretch=-150.0,
+        ),
+        Task(
+            name="halfcheetah",
+            arguments=("--env", "HalfCheetah-v4", *GYM),
+            options=(),
+            variants={"sac": ()},
+            steps=100_000,
+            eval_every=5000,
+            eval_episodes=10,
+            seeds=3,
+            must=6000.0,
+        ),
+        Task(
+            name="halfcheetah-normalised",
+            arguments=("--env", "HalfCheetah-v4", *GYM),
+            options=_NORMALISED,
+            variants={"batch_norm": ()},
+            steps=100_000,
+            eval_every=5000,
+            eval_episodes=10,
+            seeds=3,
+            must=6000.0,
+            stretch=8000.0,
+        ),
+        Task(
+            name="reach",
+            arguments=("--robot", "arm0-sim"),
+            options=(),
+            variants={"sac": ()},
+            steps=6000,
+            eval_every=1000,
+            eval_episodes=50,
+            seeds=5,
+            measure="success",
+            must=0.95,
+            must_at=5000,
+            stretch=0.95,
+            stretch_at=3000,
+        ),
+        Task(
+            name="variants",
+            arguments=("--env", "Pendulum-v1", *GYM),
+            options=_PENDULUM,
+            variants={
+                "auto": (),
+                "fixed": ("learn.temperature=0.2",),
+                "sac_v1": ("learn.variant='sac_v1'", "learn.temperature=0.2"),
+                "ddpg": ("learn.variant='ddpg'",),
+            },
+            steps=20_000,
+            eval_every=1000,
+            eval_episodes=10,
+            seeds=3,
+        ),
+    )
+}
