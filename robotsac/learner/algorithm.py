@@ -46,6 +46,17 @@ class NoiseShape:
     subset: int = 0
     dropout_units: int = 0
 
+    @classmethod
+    def of(cls, learn: LearnConfig, head: Head, obs_dim: int, act_dim: int, dropout_units: int = 0) -> NoiseShape:
+        """As ``[learn]`` says. ``dropout_units``: hidden units of one critic, when they are dropped out at all."""
+        return cls(
+            action=head.noises * act_dim,
+            space=obs_dim if learn.smooth_space else 0,
+            critics=learn.critics,
+            subset=learn.critic_subset if learn.critic_subset < learn.critics else 0,
+            dropout_units=dropout_units if learn.critic_dropout else 0,
+        )
+
     def draw(self, batch_size: int, generator: torch.Generator) -> Noise:
         """Fresh noise on the generator's device."""
         device = generator.device

@@ -63,16 +63,7 @@ def plot_bands(
     for number, band in enumerate(bands):
         _draw(axes, band, COLOURS[number % len(COLOURS)])
     for name, value in (goals or {}).items():
-        axes.axhline(value, color=GOAL_COLOUR, linewidth=1.0, linestyle=(0, (4, 3)))
-        axes.annotate(
-            name,
-            (0.0, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 3),
-            textcoords="offset points",
-            fontsize=8,
-            color=GOAL_COLOUR,
-        )
+        _draw_goal(axes, name, value)
     _style(axes, title, note, label)
     if limits is not None:
         axes.set_ylim(*limits)
@@ -84,6 +75,19 @@ def plot_bands(
         raise StorageError(
             f"{path} cannot be written", reason=str(error), command=path_command(error, path.parent)
         ) from error
+
+
+def _draw_goal(axes: Any, name: str, value: float) -> None:
+    axes.axhline(value, color=GOAL_COLOUR, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.annotate(
+        name,
+        (0.0, value),
+        xycoords=("axes fraction", "data"),
+        xytext=(4, 3),
+        textcoords="offset points",
+        fontsize=8,
+        color=GOAL_COLOUR,
+    )
 
 
 def _draw(axes: Any, band: Band, colour: str) -> None:

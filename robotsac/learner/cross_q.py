@@ -60,12 +60,7 @@ class CrossQState:
         log_alpha = first_log_alpha(learn, device)
         return cls(
             constants=Constants.of(learn, act_dim, control_rate_hz),
-            noise_shape=NoiseShape(
-                action=actor.head.noises * act_dim,
-                space=obs_dim if learn.smooth_space else 0,
-                critics=learn.critics,
-                subset=learn.critic_subset if learn.critic_subset < learn.critics else 0,
-            ),
+            noise_shape=NoiseShape.of(learn, actor.head, obs_dim, act_dim),
             normaliser=Normaliser(obs_dim).to(device),
             actor=actor,
             critic=critic,

@@ -80,9 +80,7 @@ class DdpgState:
                 smooth_space=learn.smooth_space,
                 smooth_sigma=learn.smooth_sigma,
             ),
-            noise_shape=NoiseShape(
-                action=actor.head.noises * act_dim, space=obs_dim if learn.smooth_space else 0, critics=learn.critics
-            ),
+            noise_shape=NoiseShape.of(learn, actor.head, obs_dim, act_dim),
             normaliser=Normaliser(obs_dim).to(device),
             actor=actor,
             actor_target=actor_target.to(device).requires_grad_(False),

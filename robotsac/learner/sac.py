@@ -122,13 +122,7 @@ class SacState:
         log_alpha = first_log_alpha(learn, device)
         return cls(
             constants=Constants.of(learn, act_dim, control_rate_hz),
-            noise_shape=NoiseShape(
-                action=actor.head.noises * act_dim,
-                space=obs_dim if learn.smooth_space else 0,
-                critics=learn.critics,
-                subset=learn.critic_subset if learn.critic_subset < learn.critics else 0,
-                dropout_units=critic.hidden_units if learn.critic_dropout else 0,
-            ),
+            noise_shape=NoiseShape.of(learn, actor.head, obs_dim, act_dim, critic.hidden_units),
             normaliser=Normaliser(obs_dim).to(device),
             actor=actor,
             critic=critic,
