@@ -1,0 +1,34 @@
+"""How tests share the processor: those that start processes run one after another, beside everything else.
+
+``make test`` uses one worker per core. Tests with processes of their own, a twin in real time among them, take turns in
+one worker; what only computes fills the others at a lower priority, so that nobody's real time waits for arithmetic.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+NICE = 10
+_yielding = False
+
+
+def _starts_processes(item: pytest.Item) -> bool:
+    return item.path.relative_to(TESTS).parts[0] in ("contract", "e2e", "fault")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _starts_processes(item):
+            item.add_marker(pytest.mark.xdist_group("processes"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    global _yielding
+    if "PYTEST_XDIST_WORKER" in os.environ and not _yielding and not _starts_processes(item):
+        _yielding = True  # for good: only a privileged process could take it back
+        os.nice(NICE)
