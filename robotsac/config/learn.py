@@ -13,15 +13,12 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from robotsac.config.base import Count, Finite, NotNegative, Positive, Share, Table
+from robotsac.config.entropy import GAUSSIAN_ENTROPY_NATS, SIGMA_MAX, squashed_sigma, widest_sigma
 
-GAUSSIAN_ENTROPY_NATS = 0.5 * math.log(2 * math.pi * math.e)
-"""Differential entropy of a Gaussian with σ = 1: 1.4189 nats."""
-SIGMA_MAX = math.exp(math.log(2.0) - GAUSSIAN_ENTROPY_NATS)
-"""A Gaussian of this σ, 0.484, has the entropy of uniform actions in [-1, 1], log 2 nats: no policy has more."""
 UPDATES_PER_STEP_MAX = 5.0
 """Above, critics that nothing stabilises overfit the newest data and their values run away (Chen et al. 2021, section 3)."""
 ENSEMBLE = 5
-"""A minimum over a random two of at least this many critics is a stabiliser too (Chen et al. 2021, figure 3)."""
+"""A minimum over a random few, at most half, of at least this many critics stabilises too (Chen et al. 2021, figure 3)."""
 
 
 def _device(name: str) -> str:
@@ -40,7 +37,8 @@ class LearnConfig(Table):
     hidden: tuple[Count, ...] = (128, 128)
     activation: Literal["relu", "silu", "tanh"] = "relu"
 
-    # Critics. batch_norm: batch-normalised critics without target networks (Bhatt et al. 2024, CrossQ).
+    # Critics. batch_norm: batch-normalised critics without target networks (Bhatt et al. 2024, CrossQ); critic_layer_norm and
+    # polyak then have nothing to act on.
     critic: Literal["mlp", "batch_norm"] = "mlp"
     critic_layer_norm: bool = True
     critic_hidden: tuple[Count, ...] | None = None
@@ -107,9 +105,12 @@ class LearnConfig(Table):
 
     @property
     def stabilised(self) -> bool:
-        """Whether something keeps the critics' values in bounds at many updates per step."""
-        ensemble = self.critics >= ENSEMBLE and self.critic_subset < self.critics
-        return self.critic == "batch_norm" or self.critic_layer_norm or self.critic_dropout > 0 or ensemble
+        """Whether something keeps the critics' values in bounds at many updates per step.
+
+        Dropout alone does not (Hiraoka et al. 2022, section 4.3), nor batch normalisation, which was shown at one update.
+        """
+        ensemble = self.critics >= ENSEMBLE and 2 * self.critic_subset <= self.critics
+        return ensemble or (self.critic == "mlp" and self.critic_layer_norm)
 
     @model_validator(mode="after")
     def _bounds(self) -> Self:
@@ -120,7 +121,7 @@ class LearnConfig(Table):
         if self.updates_per_step > UPDATES_PER_STEP_MAX and not self.stabilised:
             raise ValueError(
                 f"updates_per_step {self.updates_per_step:g} is above {UPDATES_PER_STEP_MAX:g} and nothing stabilises the "
-                f"critics: set critic_layer_norm, critic_dropout, critics of {ENSEMBLE} or more, or critic='batch_norm'"
+                f"critics: set critic_layer_norm with critic 'mlp', or critics of {ENSEMBLE} or more, twice critic_subset at least"
             )
         return self
 
@@ -135,18 +136,20 @@ class LearnConfig(Table):
                 f"{GAUSSIAN_ENTROPY_NATS + math.log(self.target_sigma):.2f} nat per action dimension, and uniform actions "
                 f"have {math.log(2.0):.2f} nat; the temperature would grow without end"
             )
-        narrowest, widest = math.exp(self.log_std_min), math.exp(self.log_std_max)
-        if self.head != "beta" and self.target_sigma <= narrowest:
+        if self.head == "beta":
+            return self
+        narrowest, widest = squashed_sigma(math.exp(self.log_std_min)), widest_sigma(self.log_std_max)
+        if self.target_sigma <= narrowest:
             raise ValueError(
-                f"target_sigma {self.target_sigma:g} is at or below exp(log_std_min) = {narrowest:.3g}, the narrowest that the "
-                "policy can be; the temperature would shrink without end"
+                f"target_sigma {self.target_sigma:g} is at or below {narrowest:.3g}, which is what log_std_min "
+                f"{self.log_std_min:g} leaves of the narrowest policy; the temperature would shrink without end"
             )
-        # tanh only narrows, and K components reach at most K times as far as one.
+        # A mixture of K has at most log K nats more than one component (Cover and Thomas 2006, theorem 2.6.4).
         components = self.mixture_components if self.head == "mixture" else 1
-        if self.head != "beta" and self.target_sigma >= components * widest:
+        if self.target_sigma >= components * widest:
             raise ValueError(
-                f"target_sigma {self.target_sigma:g} is at or above exp(log_std_max) = {widest:.3g}, the widest that the "
-                "policy can be; the temperature would grow without end"
+                f"target_sigma {self.target_sigma:g} is at or above {components * widest:.3g}, which is what squashing and "
+                f"log_std_max {self.log_std_max:g} leave of the widest policy; the temperature would grow without end"
             )
         return self
 
@@ -179,14 +182,14 @@ class LearnConfig(Table):
         plain = self.critic_dropout == 0 and self.critics <= self.critic_subset and self.actor_delay == 1
         smooth = self.smooth_time > 0 or self.smooth_space > 0
         return {
-            "correction is for the game of variant 'sac' with critic 'mlp', reparameterised": on
-            and (self.variant != "sac" or self.critic != "mlp" or self.policy_gradient == "score"),
+            "correction is for the games of 'sac' and 'sac_v1' with critic 'mlp', reparameterised": on
+            and (self.variant == "ddpg" or self.critic != "mlp" or self.policy_gradient == "score"),
             "correction knows no critic_dropout, random critic_subset, actor_delay or smoothness term": on
             and (not plain or smooth),
             "correction needs second derivatives, and 'relu' has none: activation must be 'silu' or 'tanh'": on
             and self.activation == "relu",
-            f"correction needs second derivatives, and head {self.head!r} has none: head must be 'gaussian'": on
-            and self.head != "gaussian",
+            "correction needs second derivatives, and head 'beta' has none: head must be 'gaussian' or 'mixture'": on
+            and self.head == "beta",
         }
 
     def _wrong_for_data(self) -> dict[str, bool]:

@@ -9,7 +9,6 @@ nearest valid one.
 from __future__ import annotations
 
 import difflib
-import os
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-import robotsac
+from robotsac.config.folders import config_folders, find_config, find_robot, require_file, robot_names
 from robotsac.config.schema import Config, DriverConfig, LearnerSettings, RobotConfig, TaskConfig
 from robotsac.errors import ROBOT_FILE, ConfigError, path_command
 
@@ -35,20 +34,17 @@ def load_config(robot: str, files: Sequence[Path] = (), overrides: Sequence[str]
 
     Args:
         robot: a name (looked up as ``NAME.toml``, see :func:`config_folders`) or a path to a robot file.
-        files: further TOML files, later ones win.
+        files: further TOML files by path or name, later ones win.
         overrides: ``key.path=value``; the value is parsed as TOML, else taken as a string.
 
     Raises:
         ConfigError: with every mistake found.
     """
     path = find_robot(robot)
-    tree = read_tree(path)
-    for file in files:
-        tree = merge(tree, read_tree(file))
-    tree = _with_overrides(tree, overrides)
+    tree = laid_over(read_tree(path), files, overrides)
     robot_table = tree.get("robot", {})
     if isinstance(robot_table, dict) and isinstance(robot_table.get("model"), str):
-        _require_file(Path(robot_table["model"]))
+        require_file(Path(robot_table["model"]))
     return validate(Config, tree, f"robot {robot}", robot_command(robot, laid_over=bool(files or overrides)))
 
 
@@ -58,55 +54,20 @@ def load_learner_settings(files: Sequence[Path] = (), overrides: Sequence[str] =
     Raises:
         ConfigError: with every mistake found.
     """
-    tree: Tree = {}
-    for file in files:
-        tree = merge(tree, read_tree(file))
-    tree = _with_overrides(tree, overrides)
+    tree = laid_over({}, files, overrides)
     foreign = set(Config.model_fields) - set(LearnerSettings.model_fields)
     return validate(LearnerSettings, {key: value for key, value in tree.items() if key not in foreign}, "the learner")
 
 
-def robot_names() -> list[str]:
-    """Names that ``--robot`` accepts: every TOML file with a ``[robot]`` table in the config folders."""
-    names = set()
-    for folder in config_folders():
-        for file in sorted(folder.glob("*.toml")):
-            if "[robot]" in file.read_text(encoding="utf-8"):
-                names.add(file.stem)
-    return sorted(names)
-
-
-def config_folders() -> list[Path]:
-    """Where robot files are looked for, first hit wins: ``$ROBOTSAC_CONFIG_DIR``, ``./configs``, the user's config
-    folder, the ones that came with the package."""
-    package = Path(robotsac.__file__).resolve().parent
-    home = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
-    folders = [Path("configs"), home / "robotsac", package / "_configs", package.parent / "configs"]
-    if chosen := os.environ.get("ROBOTSAC_CONFIG_DIR"):
-        folders.insert(0, Path(chosen))
-    return [folder for folder in folders if folder.is_dir()]
-
-
-def find_robot(robot: str) -> Path:
-    """The file of a robot given by name or path.
+def laid_over(tree: Tree, files: Sequence[Path], overrides: Sequence[str]) -> Tree:
+    """``files`` (paths, or names: see :func:`~robotsac.config.folders.find_config`) on ``tree``, and ``overrides`` on them.
 
     Raises:
-        ConfigError: there is none; names the nearest.
+        ConfigError: a file that is not there or not TOML, an override that is none.
     """
-    if robot.endswith(".toml") or os.sep in robot:
-        path = Path(robot)
-        _require_file(path)
-        return path
-    for folder in config_folders():
-        if (path := folder / f"{robot}.toml").is_file():
-            return path
-    known = robot_names()
-    nearest = difflib.get_close_matches(robot, known, n=1)
-    raise ConfigError(
-        f"there is no robot {robot!r}",
-        reason=f"known robots: {', '.join(known) or 'none'}",
-        command=f"robotsac config show --robot {nearest[0] if nearest else (known or ['arm0'])[0]}",
-    )
+    for file in files:
+        tree = merge(tree, read_tree(find_config(file)))
+    return _with_overrides(tree, overrides)
 
 
 def read_tree(path: Path, depth: int = 0) -> Tree:
@@ -115,7 +76,7 @@ def read_tree(path: Path, depth: int = 0) -> Tree:
     Raises:
         ConfigError: not readable, not TOML, or includes nested deeper than 8.
     """
-    _require_file(path)
+    require_file(path)
     if depth > INCLUDE_DEPTH_MAX:
         raise ConfigError(
             f"{path}: includes are nested deeper than {INCLUDE_DEPTH_MAX}",
@@ -278,21 +239,14 @@ def _siblings(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     return list(current.model_fields)
 
 
-def _require_file(path: Path) -> None:
-    if not path.is_file():
-        raise ConfigError(
-            f"there is no file {path}",
-            reason="it was named on the command line or by a config file",
-            command=path_command(FileNotFoundError(), path),
-        )
-
-
 __all__ = [
     "Config",
     "LearnerSettings",
     "RobotConfig",
     "config_folders",
+    "find_config",
     "find_robot",
+    "laid_over",
     "load_config",
     "load_learner_settings",
     "merge",

@@ -1,15 +1,21 @@
 """Game-theoretic corrections of SAC's gradients: consensus optimisation and symplectic gradient adjustment.
 
-An experiment, off by default. Actor and critic are two players, each with its own loss:
+An experiment, off by default. The networks are players, each with its own loss. Of SAC (``sac``) there are two:
 
     critic   L_Q(θ, φ) = Σ_i mean ½ (Q_θi(s, a) − y(φ))²,   y = r + γ(1 − d)(min Q_θ̄(s', a') − α log π_φ(a'|s'))
     actor    L_π(θ, φ) = mean (α log π_φ(a|s) − min Q_θi(s, a))
 
-ξ = (∇_θ L_Q, ∇_φ L_π) is what plain SAC steps along, H its Jacobian in (θ, φ). The game that is corrected has the target
-action in the graph: y depends on φ. With the usual detached target, ∂(∇_θ L_Q)/∂φ is zero and there is no rotation to
-correct; target network and temperature are constants of the game. ξ itself is the same as SAC's, since ∇_θ and ∇_φ do not
-differentiate y by θ. ξ is the gradient of no single function, so the theory of the papers holds for the game as written
-here, not for fitted Q-iteration as a whole.
+and of SAC v1 (``sac_v1``) three, the actor's as above:
+
+    value    L_V(ψ, θ, φ) = mean ½ (V_ψ(s) − v(θ, φ))²,      v = min Q_θi(s, a) − α log π_φ(a|s)
+    critic   L_Q(θ) = Σ_i mean ½ (Q_θi(s, a) − r − γ(1 − d) V_ψ̄(s'))²
+
+ξ, each loss's gradient by its own player, stacked, is what plain SAC steps along; H is ξ's Jacobian in all parameters. The
+game that is corrected has every action of the policy in the graph: y and v depend on φ, v on θ. With the usual detached
+targets the critic would not notice the actor, H would be block triangular, and its eigenvalues those of the players alone.
+Target networks and temperature are constants of the game, so in SAC v1 nobody's gradient depends on V. ξ itself is the same
+as SAC's, since no player differentiates its target by its own parameters. ξ is the gradient of no single function, so the
+theory of the papers holds for the game as written here, not for fitted Q-iteration as a whole.
 
     consensus    ξ + λ Hᵀξ                    Mescheder, Nowozin and Geiger 2017, algorithm 2: down ½|ξ|² as well
     symplectic   ξ + λ Aᵀξ, A = (H − Hᵀ)/2    Balduzzi et al. 2018, algorithm 1, λ's sign aligned
@@ -17,7 +23,7 @@ here, not for fitted Q-iteration as a whole.
 Products with H and Hᵀ come from autograd; H is never formed. Beyond the gradients themselves, consensus costs one reverse
 pass through them, symplectic two more, through a larger graph. Eager only: a second derivative is taken through everything,
 so everything must have one. ReLU's is zero wherever it exists, and what the networks do at its kinks would be missing; the
-heads with implicit gradients have only a first derivative. The configuration refuses both.
+Beta head's implicit gradient has only a first derivative. The configuration refuses both.
 """
 
 from __future__ import annotations
@@ -28,6 +34,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.optim import Adam
 
 from robotsac.config.learn import LearnConfig
 
@@ -57,6 +64,20 @@ class Correction:
         if learn.correction == "none":
             return None
         return cls(learn.correction, learn.correction_weight, learn.correction_normalised)
+
+    def step(self, losses: Sequence[Tensor], optimizers: Sequence[Adam]) -> None:
+        """One simultaneous step of every player along its corrected gradient.
+
+        Args:
+            losses: as of :meth:`gradients`.
+            optimizers: one per player; what it optimises is the player.
+        """
+        players = [[p for group in optimizer.param_groups for p in group["params"]] for optimizer in optimizers]
+        for player, gradients in zip(players, self.gradients(losses, players), strict=True):
+            for parameter, gradient in zip(player, gradients, strict=True):
+                parameter.grad = gradient
+        for optimizer in optimizers:
+            optimizer.step()
 
     def gradients(self, losses: Sequence[Tensor], players: Sequence[Sequence[Tensor]]) -> list[Vectors]:
         """Corrected gradients, per player and parameter.

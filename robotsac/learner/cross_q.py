@@ -6,6 +6,10 @@ One update:
 2. actor, α  as in SAC (``sac``), against critics that use their running statistics
 
 Adam's β1 is ½: without a target network that lags, momentum would carry the critics past a target that has moved.
+
+Departures from the published code: plain batch statistics instead of batch renormalisation with a warm-up, and no
+normalisation in the actor, which would have to be exported with it. Width is the configuration's (``critic_hidden``); the
+paper's critics are 2048 wide.
 """
 
 from __future__ import annotations

@@ -212,8 +212,9 @@ def update_actor_and_temperature(
     constants = state.constants
     action, log_prob = state.actor.sample(obs, noise.action, constants.pathwise)
     q = state.critic.frozen(obs, action, _dropout(noise, 2))
-    # Of many critics the actor follows the mean (REDQ, Chen et al. 2021, algorithm 1), of two the smaller.
-    value = q.amin(dim=0) if noise.subset is None else q.mean(dim=0)
+    # Of many critics, and of critics with dropout, the actor follows the mean (REDQ, Chen et al. 2021, algorithm 1; DroQ,
+    # Hiraoka et al. 2022, algorithm 2), of two the smaller.
+    value = q.amin(dim=0) if noise.subset is None and noise.dropout is None else q.mean(dim=0)
     loss = (actor_loss if constants.pathwise else score_function_loss)(log_prob, value, alpha)
     if constants.smooth_time or constants.smooth_space:
         loss = loss + smoothness_loss(state.actor, obs, next_obs, noise, constants)
@@ -232,12 +233,7 @@ def _update_together(
     q_loss = critic_loss(q, soft_target(state, batch, next_obs, noise, alpha))
     action, log_prob = state.actor.sample(obs, noise.action)
     policy_loss = actor_loss(log_prob, state.critic(obs, action).amin(dim=0), alpha)
-    players = [list(state.critic.parameters()), list(state.actor.parameters())]
-    for player, gradients in zip(players, correction.gradients((q_loss, policy_loss), players), strict=True):
-        for parameter, gradient in zip(player, gradients, strict=True):
-            parameter.grad = gradient
-    state.critic_adam.step()
-    state.actor_adam.step()
+    correction.step((q_loss, policy_loss), (state.critic_adam, state.actor_adam))
     log_prob = log_prob.detach()
     update_temperature(state, log_prob)
     metrics = {"critic_loss": q_loss.detach(), "q": q.detach().mean()}

@@ -10,12 +10,15 @@ One update, in this order:
 V averages over actions of the policy as it is now: the action that the robot took is only Q's business. The Q-functions
 have no targets of their own, the target of V stands in for them. The paper has α = 1 and scales the reward; here α is
 explicit, fixed or learned, which is the same up to a common factor of all values.
+
+With a gradient correction (``correction``), 1 to 3 are one simultaneous step of all three players, then α's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +26,13 @@ from torch.optim import Adam
 
 from robotsac.config.learn import LearnConfig
 from robotsac.learner.actor import Actor
+from robotsac.learner.actor_loss import actor_loss
 from robotsac.learner.algorithm import Noise, NoiseShape, actor_of, critic_shape, step
+from robotsac.learner.correction import Correction
 from robotsac.learner.critic import Critic, critic_loss, discount_over, move_target
 from robotsac.learner.networks import Normaliser, same_shape
 from robotsac.learner.replay import Batch
-from robotsac.learner.sac import Constants, update_actor_and_temperature
+from robotsac.learner.sac import Constants, update_actor_and_temperature, update_temperature
 from robotsac.learner.temperature import first_log_alpha
 
 
@@ -47,6 +52,7 @@ class SacV1State:
     critic_adam: Adam
     value_adam: Adam
     alpha_adam: Adam
+    correction: Correction | None
     updates: int = 0
 
     @classmethod
@@ -79,17 +85,21 @@ class SacV1State:
             critic_adam=Adam(critic.parameters(), lr=learn.critic_lr, fused=True),
             value_adam=Adam(value.parameters(), lr=learn.critic_lr, fused=True),
             alpha_adam=Adam([log_alpha], lr=learn.temperature_lr, fused=True),
+            correction=Correction.of(learn),
         )
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """See :class:`~robotsac.learner.algorithm.Algorithm`; ``value_loss`` and ``v`` (mean) come on top."""
         obs, next_obs = self.normaliser(batch.obs), self.normaliser(batch.next_obs)
         alpha = self.log_alpha.detach().exp()
-        metrics = update_value(self, obs, noise, alpha)
-        metrics |= update_critics(self, batch, obs, next_obs)
-        self.updates += 1
-        if self.updates % self.constants.actor_delay == 0:
-            metrics |= update_actor_and_temperature(self, obs, next_obs, noise, alpha)
+        if self.correction is not None:
+            metrics = _update_together(self, self.correction, batch, obs, next_obs, noise, alpha)
+            self.updates += 1
+        else:
+            metrics = update_value(self, obs, noise, alpha) | update_critics(self, batch, obs, next_obs)
+            self.updates += 1
+            if self.updates % self.constants.actor_delay == 0:
+                metrics |= update_actor_and_temperature(self, obs, next_obs, noise, alpha)
         move_target(self.target.tensors, self.value.tensors, self.constants.polyak)
         return metrics
 
@@ -124,13 +134,58 @@ def update_value(state: SacV1State, obs: Tensor, noise: Noise, alpha: Tensor) ->
 
 def update_critics(state: SacV1State, batch: Batch, obs: Tensor, next_obs: Tensor) -> dict[str, Tensor]:
     """Step 2: one step of the Q-functions, at the replay's action; ``obs``, ``next_obs`` (b, obs_dim) normalised."""
-    discount = discount_over(batch, state.constants.discount)
-    with torch.no_grad():
-        target = q_target(batch.reward, batch.terminal, value_of(state.target, next_obs), discount)
     q = state.critic(obs, batch.action)
-    loss = critic_loss(q, target)
+    loss = critic_loss(q, target_of_q(state, batch, next_obs))
     step(state.critic_adam, loss)
     return {"critic_loss": loss.detach(), "q": q.detach().mean()}
+
+
+@torch.no_grad()
+def target_of_q(state: SacV1State, batch: Batch, next_obs: Tensor) -> Tensor:
+    """:func:`q_target` (b,) of a batch; ``next_obs`` (b, obs_dim) normalised."""
+    discount = discount_over(batch, state.constants.discount)
+    return q_target(batch.reward, batch.terminal, value_of(state.target, next_obs), discount)
+
+
+class Losses(NamedTuple):
+    """The game of ``correction``: L_V, L_Q and L_π, all in one graph; V (b,) and Q (N, b) at the batch, log π (b,)."""
+
+    value: Tensor
+    critic: Tensor
+    actor: Tensor
+    v: Tensor
+    q: Tensor
+    log_prob: Tensor
+
+
+def losses(state: SacV1State, batch: Batch, obs: Tensor, next_obs: Tensor, noise: Noise, alpha: Tensor) -> Losses:
+    """See :class:`Losses`; ``obs``, ``next_obs`` (b, obs_dim) normalised."""
+    seen, seen_log_prob = state.actor.sample(obs, noise.next_action)
+    v = value_of(state.value, obs)
+    v_loss = value_loss(v, value_target(state.critic(obs, seen), seen_log_prob, alpha))
+    q = state.critic(obs, batch.action)
+    q_loss = critic_loss(q, target_of_q(state, batch, next_obs))
+    action, log_prob = state.actor.sample(obs, noise.action)
+    policy_loss = actor_loss(log_prob, state.critic(obs, action).amin(dim=0), alpha)
+    return Losses(v_loss, q_loss, policy_loss, v.detach(), q.detach(), log_prob.detach())
+
+
+def _update_together(
+    state: SacV1State,
+    correction: Correction,
+    batch: Batch,
+    obs: Tensor,
+    next_obs: Tensor,
+    noise: Noise,
+    alpha: Tensor,
+) -> dict[str, Tensor]:
+    """Steps 1 to 3 as one simultaneous step along corrected gradients, then α's."""
+    game = losses(state, batch, obs, next_obs, noise, alpha)
+    correction.step((game.value, game.critic, game.actor), (state.value_adam, state.critic_adam, state.actor_adam))
+    update_temperature(state, game.log_prob)
+    metrics = {"value_loss": game.value.detach(), "v": game.v.mean(), "critic_loss": game.critic.detach()}
+    actors = {"actor_loss": game.actor.detach(), "entropy": -game.log_prob.mean(), "alpha": alpha}
+    return metrics | {"q": game.q.mean()} | actors
 
 
 def value_of(network: Critic, obs: Tensor) -> Tensor:

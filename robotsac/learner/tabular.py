@@ -7,7 +7,7 @@ entropy, as in the deep learner's targets.
     evaluation     Q_π = r + γ P V_π,  V_π(s) = Σ_a π(a|s) (Q_π(s,a) − α log π(a|s))     Haarnoja et al. 2018a, lemma 1
     improvement    π'(·|s) ∝ exp(Q_π(s,·)/α)                                              lemma 2
     iteration      both in turn until nothing changes                                     theorem 1
-    operator       T_α V(s) = α log Σ_a exp((r(s,a) + γ Σ_s' P V(s'))/α)                  Haarnoja et al. 2017, theorem 2
+    operator       T_α V(s) = α log Σ_a exp((r(s,a) + γ Σ_s' P V(s'))/α)                  Haarnoja et al. 2017, theorem 3
 
 α = 0 is ordinary dynamic programming: greedy improvement and the Bellman optimality operator (Sutton and Barto 2018,
 chapter 4). Monte Carlo and TD(0) evaluation (chapters 5.1 and 6.1) estimate V from episodes instead.
@@ -111,7 +111,7 @@ def soft_policy_iteration(
         mdp: to be solved.
         alpha: temperature ≥ 0.
         policy: to begin with, (S, A); default uniform.
-        tol: largest change of V that counts as none.
+        tol: largest change of V, as a share of its largest value where that is above 1, that counts as none.
 
     Raises:
         ValueError: a negative temperature.
@@ -127,18 +127,19 @@ def soft_policy_iteration(
         policy = soft_improvement(q, alpha)
         q, value = soft_evaluation(mdp, policy, alpha)
         history.append(value)
-        if np.abs(value - history[-2]).max() <= tol:
+        if np.abs(value - history[-2]).max() <= tol * max(1.0, np.abs(value).max()):
             return SoftSolution(policy, q, value, tuple(history))
     raise ArithmeticError(f"soft policy iteration did not converge in {ITERATIONS_MAX} iterations")
 
 
 def soft_optimal_operator(mdp: FiniteMdp, value: Array, alpha: float) -> Array:
-    """T_α V, (S,) → (S,): a γ-contraction in the maximum norm (Haarnoja et al. 2017, theorem 2; α = 0: max)."""
+    """T_α V, (S,) → (S,): a γ-contraction in the maximum norm (Haarnoja et al. 2017, theorem 3; α = 0: max)."""
     return soft_maximum(mdp.backup(value), alpha) * mdp.alive
 
 
 def soft_optimal_value(mdp: FiniteMdp, alpha: float, tol: float = 1e-12) -> Array:
-    """The fixed point of T_α by iteration, within ``tol`` of it (the contraction bounds what is left).
+    """The fixed point of T_α by iteration, within ``tol`` of it, as a share of its largest value where that is above 1 (the
+    contraction bounds what is left).
 
     Raises:
         ArithmeticError: no convergence.
@@ -148,7 +149,7 @@ def soft_optimal_value(mdp: FiniteMdp, alpha: float, tol: float = 1e-12) -> Arra
         after = soft_optimal_operator(mdp, value, alpha)
         left = np.abs(after - value).max() * mdp.discount / (1.0 - mdp.discount)
         value = after
-        if left <= tol:
+        if left <= tol * max(1.0, np.abs(value).max()):
             return value
     raise ArithmeticError(f"soft value iteration did not converge in {ITERATIONS_MAX} iterations")
 

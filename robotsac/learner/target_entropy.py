@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from robotsac.config.learn import GAUSSIAN_ENTROPY_NATS
+from robotsac.config.entropy import GAUSSIAN_ENTROPY_NATS
 
 
 def target_entropy(sigma: float, act_dim: int) -> float:

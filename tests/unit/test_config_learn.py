@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from robotsac.config import LearnConfig, load_config, load_learner_settings
-from robotsac.config.learn import ENSEMBLE, SIGMA_MAX, UPDATES_PER_STEP_MAX
+from robotsac.config.entropy import SIGMA_MAX, squashed_sigma, widest_sigma
+from robotsac.config.learn import ENSEMBLE, UPDATES_PER_STEP_MAX
 from robotsac.errors import ConfigError
 
 CORRECTED = {"correction": "symplectic", "activation": "silu"}
@@ -84,8 +86,7 @@ def test_options_that_do_not_fit_the_variant_are_refused_with_the_reason(learn: 
 @pytest.mark.parametrize(
     ("learn", "reason"),
     [
-        (V1, "is for the game of variant 'sac'"),
-        (DDPG, "is for the game of variant 'sac'"),
+        (DDPG, "is for the games of 'sac' and 'sac_v1'"),
         (BATCH_NORM, "with critic 'mlp'"),
         (SCORE, "reparameterised"),
         ({"critic_dropout": 0.1}, "knows no critic_dropout"),
@@ -94,7 +95,6 @@ def test_options_that_do_not_fit_the_variant_are_refused_with_the_reason(learn: 
         ({"smooth_time": 0.1}, "smoothness term"),
         ({"smooth_space": 0.1}, "smoothness term"),
         ({"activation": "relu"}, "'relu' has none: activation must be 'silu' or 'tanh'"),
-        ({"head": "mixture"}, "head 'mixture' has none"),
         ({"head": "beta"}, "head 'beta' has none"),
     ],
 )
@@ -115,20 +115,31 @@ def test_a_correction_is_refused_where_its_game_is_not_the_one_that_is_played(
 def test_more_entropy_than_uniform_actions_have_is_refused(head: str, variant: str) -> None:
     chosen = {"head": head, "variant": variant}
     assert "uniform actions have 0.69 nat" in refusal(chosen | {"target_sigma": SIGMA_MAX})
-    assert LearnConfig.model_validate(chosen | {"target_sigma": 0.999 * SIGMA_MAX})
+
+
+@pytest.mark.parametrize("head", ["mixture", "beta"])  # what a tanh-Gaussian cannot reach, see below
+def test_nearly_the_entropy_of_uniform_actions_is_taken(head: str) -> None:
+    assert LearnConfig.model_validate({"head": head, "target_sigma": 0.999 * SIGMA_MAX})
 
 
 def test_less_entropy_than_the_narrowest_policy_has_is_refused() -> None:
-    assert "narrowest" in refusal({"log_std_min": -2.0, "target_sigma": 0.1353})
-    assert LearnConfig.model_validate({"log_std_min": -2.0, "target_sigma": 0.1354})
+    least = squashed_sigma(math.exp(-2.0))
+    assert "narrowest" in refusal({"log_std_min": -2.0, "target_sigma": 0.999 * least})
+    assert LearnConfig.model_validate({"log_std_min": -2.0, "target_sigma": 1.001 * least})
     assert LearnConfig.model_validate({"head": "beta", "log_std_min": -2.0, "target_sigma": 0.1})  # has no log_std
 
 
-def test_more_entropy_than_the_widest_policy_has_is_refused() -> None:
+@pytest.mark.parametrize("log_std_max", [-2.0, -1.0, -0.5, 0.0, 2.0])
+def test_more_entropy_than_squashing_leaves_of_the_widest_policy_is_refused(log_std_max: float) -> None:
+    most, bound = widest_sigma(log_std_max), {"log_std_max": log_std_max}
+    assert "widest" in refusal(bound | {"target_sigma": 1.001 * most})
+    assert LearnConfig.model_validate(bound | {"target_sigma": 0.999 * most})
+
+
+def test_a_mixture_may_be_as_much_wider_as_its_components_lie_apart() -> None:
     narrow = {"log_std_max": -2.0}
-    assert "widest" in refusal(narrow | {"target_sigma": 0.1354})
-    assert LearnConfig.model_validate(narrow | {"target_sigma": 0.1353})
-    assert LearnConfig.model_validate(narrow | {"head": "mixture", "target_sigma": 0.15})  # three apart are wider
+    assert "widest" in refusal(narrow | {"target_sigma": 0.15})
+    assert LearnConfig.model_validate(narrow | {"head": "mixture", "target_sigma": 0.15})
     assert "widest" in refusal(narrow | {"head": "mixture", "mixture_components": 1, "target_sigma": 0.15})
     assert LearnConfig.model_validate(narrow | {"head": "beta", "target_sigma": 0.15})
 
@@ -143,16 +154,28 @@ def test_a_target_that_nobody_follows_may_be_anything(learn: dict[str, Any]) -> 
 BARE = {"critic_layer_norm": False}
 
 
-@pytest.mark.parametrize("learn", [{}, V1, DDPG, {"critics": ENSEMBLE - 1}, {"critics": 8, "critic_subset": 8}])
+@pytest.mark.parametrize(
+    "learn",
+    [
+        {},
+        V1,
+        DDPG,
+        {"critics": ENSEMBLE - 1},
+        {"critics": 8, "critic_subset": 8},
+        {"critics": 8, "critic_subset": 5},
+        {"critic_dropout": 0.01},
+        BATCH_NORM | {"critic_layer_norm": True},  # which has no effect there
+    ],
+)
 def test_many_updates_without_a_stabiliser_are_refused(learn: dict[str, Any]) -> None:
     assert LearnConfig.model_validate(BARE | learn | {"updates_per_step": UPDATES_PER_STEP_MAX})
     words = refusal(BARE | learn | {"updates_per_step": 5.01})
     assert "updates_per_step 5.01 is above 5 and nothing stabilises the critics" in words
-    assert "set critic_layer_norm, critic_dropout, critics of 5 or more, or critic='batch_norm'" in words
+    assert "set critic_layer_norm with critic 'mlp', or critics of 5 or more, twice critic_subset at least" in words
 
 
 @pytest.mark.parametrize(
-    "learn", [{"critic_layer_norm": True}, {"critic_dropout": 0.01}, {"critics": ENSEMBLE}, BATCH_NORM]
+    "learn", [{"critic_layer_norm": True}, {"critics": ENSEMBLE}, {"critics": 8, "critic_subset": 4}]
 )
 def test_many_updates_with_a_stabiliser_are_taken(learn: dict[str, Any]) -> None:
     assert LearnConfig.model_validate(BARE | {"updates_per_step": 20.0} | learn).stabilised

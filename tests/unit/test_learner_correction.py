@@ -219,8 +219,8 @@ def some_batch(rows: int = 6, seed: int = 0, dtype: torch.dtype = torch.float32)
     return Batch(obs, action.tanh(), reward[:, 0], next_obs, torch.zeros(rows, dtype=dtype))
 
 
-def some_noise(rows: int = 6, seed: int = 1, dtype: torch.dtype = torch.float32) -> Noise:
-    both = torch.randn(2, rows, ACT, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+def some_noise(rows: int = 6, seed: int = 1, dtype: torch.dtype = torch.float32, width: int = ACT) -> Noise:
+    both = torch.randn(2, rows, width, generator=torch.Generator().manual_seed(seed), dtype=dtype)
     return Noise(both[0], both[1])
 
 
@@ -256,10 +256,12 @@ def test_critic_and_actor_depend_on_each_other_both_ways() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("head", ["gaussian", "mixture"])
 @pytest.mark.parametrize("normed", [True, False])
-def test_sacs_corrected_gradients_are_those_of_the_dense_matrix(kind: Kind, normed: bool) -> None:
-    batch, noise = some_batch(dtype=torch.float64), some_noise(dtype=torch.float64)
-    choice = {"correction": kind, "correction_weight": 0.3, "critic_layer_norm": normed}
+def test_sacs_corrected_gradients_are_those_of_the_dense_matrix(kind: Kind, normed: bool, head: str) -> None:
+    choice = {"correction": kind, "correction_weight": 0.3, "critic_layer_norm": normed, "head": head}
+    width = fresh(**choice).noise_shape.action
+    batch, noise = some_batch(dtype=torch.float64), some_noise(dtype=torch.float64, width=width)
     xi, jacobian, _ = game(doubled(fresh(**choice)), batch, noise)
     state = doubled(fresh(**choice))
     state.update(batch, noise)

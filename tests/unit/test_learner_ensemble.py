@@ -132,7 +132,7 @@ def by_loop(state: SacState, obs: Tensor, action: Tensor, uniform: Tensor, share
 
 @pytest.mark.parametrize("normed", [True, False])
 def test_dropout_leaves_out_what_the_noise_says_and_keeps_the_mean(normed: bool) -> None:
-    state, batch = fresh(**DROQ, hidden=(12, 7), critic_layer_norm=normed), some_batch()
+    state, batch = fresh(critic_dropout=0.25, hidden=(12, 7), critic_layer_norm=normed), some_batch()
     uniform = noise_for(state).dropout
     assert uniform is not None and uniform.shape == (3, 2, 8, 19)
     q = state.critic(batch.obs, batch.action, uniform[1])
@@ -140,6 +140,19 @@ def test_dropout_leaves_out_what_the_noise_says_and_keeps_the_mean(normed: bool)
     assert torch.equal(q, state.critic(batch.obs, batch.action, uniform[1]))
     assert not torch.allclose(q, state.critic(batch.obs, batch.action, uniform[0]))
     assert not torch.allclose(q, state.critic(batch.obs, batch.action))
+
+
+def test_with_dropout_the_actor_follows_the_mean_of_the_critics() -> None:
+    state, batch = fresh(critic_dropout=0.25), some_batch()
+    noise = noise_for(state)
+    assert noise.dropout is not None
+    metrics = state.update(batch, noise)
+    with torch.no_grad():
+        action, log_prob = fresh().actor.sample(batch.obs, noise.action)
+        q = state.critic(batch.obs, action, noise.dropout[2])
+        mean, least = (float(actor_loss(log_prob, v, torch.tensor(0.02))) for v in (q.mean(dim=0), q.amin(dim=0)))
+    assert float(metrics["actor_loss"]) == pytest.approx(mean, abs=1e-5)
+    assert mean != pytest.approx(least, abs=1e-4)
 
 
 def test_the_share_left_out_is_the_configured_one_and_every_row_and_critic_has_its_own() -> None:
