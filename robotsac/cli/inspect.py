@@ -16,7 +16,7 @@ from robotsac.cli.console import say
 from robotsac.config import load_config
 from robotsac.contract import Channel
 from robotsac.dynamics import RigidBody
-from robotsac.env.stability import check_gains
+from robotsac.env.stability import check_gains, largest_inertias
 from robotsac.errors import BundleRejected, ConfigError, StorageError, path_command
 from robotsac.link.sockets import endpoint
 from robotsac.policy.accept import read_info
@@ -131,7 +131,8 @@ def check_config(robot: str, files: list[Path], overrides: list[str], as_json: b
     endpoint(config.link.address)
     open_arm(config.robot)
     contract = robot_contract(config)
-    warnings = check_gains(config.robot, RigidBody.from_config(config.robot))
+    body = RigidBody.from_config(config.robot)
+    warnings = check_gains(config.robot, body, largest_inertias(config.robot, body))
     summary = {
         "robot": config.robot.name,
         "driver": config.robot.driver.name,

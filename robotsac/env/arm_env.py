@@ -20,7 +20,7 @@ from robotsac.config import Config, load_config
 from robotsac.dynamics import RigidBody
 from robotsac.env.checked_task import open_task
 from robotsac.env.codec import OBS_BOUND, Codec
-from robotsac.env.stability import check_gains
+from robotsac.env.stability import check_gains, largest_inertias
 from robotsac.env.task import task_parameters
 from robotsac.errors import ArmStateError, GuardFault, RobotsacError, TaskError
 from robotsac.guard import ControlTick, Guard, GuardState, never
@@ -48,10 +48,11 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
     def __init__(self, config: Config, faults_folder: Path | None = None) -> None:
         robot = config.robot
         body = RigidBody.from_config(robot)
-        check_gains(robot, body)
+        inertia = largest_inertias(robot, body)
+        check_gains(robot, body, inertia)
         self.config = config
         self.arm = open_arm(robot)
-        self.guard = Guard(self.arm, body.gravity, robot.guard, faults_folder)
+        self.guard = Guard(self.arm, body.gravity, robot.guard, faults_folder, inertia)
         self.task = open_task(config.task, robot, body)
         spec = self.arm.spec
         self.codec = Codec(

@@ -60,6 +60,7 @@ class BusLoop:
         config: counts and times.
         recorder: takes every tick.
         counters: the guard's.
+        inertia: see :class:`robotsac.guard.limits.Limits`.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class BusLoop:
         config: GuardConfig,
         recorder: FlightRecorder,
         counters: GuardCounters,
+        inertia: Vector | None = None,
     ) -> None:
         self.spec = arm.spec
         self.gravity = gravity if config.gravity_compensation else self._no_gravity
@@ -78,7 +80,7 @@ class BusLoop:
         self._recorder = recorder
         self._counters = counters
         self._period_ns = NS_PER_S // self.spec.bus_rate_hz
-        self._limits = limit.Limits(self.spec, self._period_ns / NS_PER_S, config.velocity_fault_factor)
+        self._limits = limit.Limits(self.spec, self._period_ns / NS_PER_S, config.velocity_fault_factor, inertia)
         self._pacer = Pacer(self._clock, self._period_ns)
         self._zero = np.zeros(self.spec.n)
         self._previous = self._zero

@@ -78,10 +78,16 @@ class Guard:
         gravity: q (n,) → gravity torque (n,), N·m.
         config: counts and times.
         faults_folder: where faults are written, if anywhere.
+        inertia: largest that each joint's motor faces (n,), kg·m², for the braking distance; ``None`` = not known.
     """
 
     def __init__(
-        self, arm: Arm, gravity: Callable[[Vector], Vector], config: GuardConfig, faults_folder: Path | None = None
+        self,
+        arm: Arm,
+        gravity: Callable[[Vector], Vector],
+        config: GuardConfig,
+        faults_folder: Path | None = None,
+        inertia: Vector | None = None,
     ) -> None:
         self.arm = arm
         self.spec = arm.spec
@@ -94,7 +100,7 @@ class Guard:
         self._zero = np.zeros(self.spec.n)
         ticks = int(config.flight_recorder_s * self.spec.bus_rate_hz)
         self._recorder = FlightRecorder(self.spec, ticks, faults_folder)
-        self._bus = BusLoop(arm, gravity, config, self._recorder, self.counters)
+        self._bus = BusLoop(arm, gravity, config, self._recorder, self.counters, inertia)
         self._hold_q = self._zero
 
     # ---- lifecycle -------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ Applied in this order, once per bus tick; each takes the result of the one befor
     torque        |tau| <= tau_max
     temperature   torque beyond gravity compensation shrinks over the last 10 °C below temp_max, to nothing
     velocity      no torque that drives a joint faster than dq_max; damping against what is too fast
-    position      the same with a bound that shrinks toward the soft limit: v <= sqrt(2 a d); none outward at the limit
+    position      the same with a bound that shrinks toward the soft limit: v <= sqrt(2 a d) - lag; none outward at the limit
     rate          |tau - previous| <= dtau_max dt
     torque        once more, so that nothing above can lift it
 
@@ -45,11 +45,14 @@ class Limits:
         spec: the arm's.
         dt_s: bus period, s.
         velocity_fault_factor: a joint faster than this times ``dq_max`` is a fault.
+        inertia: largest that each joint's motor faces (n,), kg·m²; zeros where nobody knows, and braking is that much later.
     """
 
     spec: ArmSpec
     dt_s: float
     velocity_fault_factor: float = 2.0
+    inertia: Vector | None = None
+    brake_lag: Vector = field(init=False)
     tau_max: Vector = field(init=False)
     dtau_tick: Vector = field(init=False)
     derate_c: Vector = field(init=False)
@@ -63,14 +66,18 @@ class Limits:
 
     def __post_init__(self) -> None:
         spec = self.spec
+        inertia = np.zeros(spec.n) if self.inertia is None else self.inertia
+        # What a joint is behind a falling speed bound when damping alone has to slow it by ddq_brake, rad/s.
+        brake_lag = inertia * spec.ddq_brake / spec.damping
         derived = {
+            "brake_lag": brake_lag,
             "tau_max": spec.tau_max,
             "dtau_tick": spec.dtau_max * self.dt_s,
             "derate_c": spec.temp_max - DERATE_SPAN_C,
             "velocity_reach": spec.damping * spec.dq_max,
             "q_middle": 0.5 * (spec.q_min + spec.q_max),
             # Within this half-range a joint at dq_max can still brake before its soft limit.
-            "q_half_free": 0.5 * (spec.q_max - spec.q_min) - spec.dq_max**2 / (2.0 * spec.ddq_brake),
+            "q_half_free": 0.5 * (spec.q_max - spec.q_min) - (spec.dq_max + brake_lag) ** 2 / (2.0 * spec.ddq_brake),
             "q_half_hard": 0.5 * (spec.q_max - spec.q_min) + spec.hard_margin,
             "dq_fault": self.velocity_fault_factor * spec.dq_max,
         }
@@ -205,21 +212,23 @@ def velocity(tau: Vector, dq: Vector, gravity: Vector, limits: Limits) -> Vector
 def position(tau: Vector, q: Vector, dq: Vector, gravity: Vector, limits: Limits) -> Vector:
     """The velocity bound with a speed that the joint can still brake from before its soft limit.
 
-    With a = ``ddq_brake`` and d the distance to the limit, v = √(2·a·d): the speed from which constant deceleration a
-    comes to rest at the limit. Beyond the limit the bound turns inward.
+    With a = ``ddq_brake`` and d the distance to the limit, √(2·a·d) is the speed from which constant deceleration a comes
+    to rest at the limit. The bound is less by a·I/``damping``: so much faster than the bound a joint of inertia I must be
+    for its damping to slow it by a, and it is then at just that speed. Beyond the limit the bound turns inward.
     """
     if _all(np.abs(q - limits.q_middle) <= limits.q_half_free):
         return tau  # far from every limit the braking speed is dq_max, and velocity() has seen to that
     damping = limits.spec.damping
     base = gravity - damping * dq
-    up, down = damping * braking_speed(limits.room(q), limits.spec)
+    up, down = damping * braking_speed(limits.room(q), limits)
     lower = base - down
     return _within(tau, lower, np.maximum(lower, base + up))
 
 
-def braking_speed(room: Vector, spec: ArmSpec) -> Vector:
+def braking_speed(room: Vector, limits: Limits) -> Vector:
     """Highest speed toward a soft limit at distance ``room`` (…, n), rad; negative (back) beyond it, rad/s."""
-    inside = np.sqrt(2.0 * spec.ddq_brake * np.maximum(room, 0.0))
+    spec = limits.spec
+    inside = np.maximum(np.sqrt(2.0 * spec.ddq_brake * np.maximum(room, 0.0)) - limits.brake_lag, 0.0)
     back = np.minimum(np.maximum(-RETURN_RATE_1_S * room, 0.0), RETURN_DQ_MAX)
     bound: Vector = np.minimum(inside, spec.dq_max) - back
     return bound

@@ -11,6 +11,7 @@ import pytest
 from robotsac.arm import ArmState, JointState, LimitedTorque, open_arm
 from robotsac.config import Config, load_config
 from robotsac.dynamics import RigidBody
+from robotsac.env.stability import largest_inertias
 from robotsac.errors import ArmStateError, BusTimeout, FaultCode, GuardFault, JointFault
 from robotsac.guard import Guard, GuardState
 from robotsac.guard.recorder import FILES_MAX
@@ -53,7 +54,7 @@ def config() -> Config:
 def guard(arm: TroubledArm, config: Config, tmp_path) -> Iterator[Guard]:
     robot = config.robot
     body = RigidBody(robot.model, tuple(joint.name for joint in robot.joints), robot.tip_site)
-    guard = Guard(arm, body.gravity, robot.guard, tmp_path / "faults")
+    guard = Guard(arm, body.gravity, robot.guard, tmp_path / "faults", largest_inertias(robot, body))
     yield guard
     guard.close()
 
@@ -137,8 +138,8 @@ def test_a_constant_push_stops_at_the_soft_limits(guard):
         for _ in range(500):
             guard.step(policy() * guard.spec.action_scale)
             q = guard.joints.q
-            assert (q < guard.spec.q_max + 0.05).all()
-            assert (q > guard.spec.q_min - 0.05).all()
+            assert (q < guard.spec.q_max + 0.03).all()
+            assert (q > guard.spec.q_min - 0.03).all()
     assert guard.state is GuardState.ACTIVE
 
 

@@ -12,14 +12,16 @@ from hypothesis.extra.numpy import arrays
 
 from robotsac.arm import ArmSpec, JointState
 from robotsac.config import load_config
+from robotsac.env.stability import overshoot_rad
 from robotsac.errors import FaultCode, GuardFault
 from robotsac.guard import limits as limit
 from robotsac.records import Flag
 
 SPEC = ArmSpec.from_config(load_config("arm0").robot)
 DT_S = 1.0 / SPEC.bus_rate_hz
-LIMITS = limit.Limits(SPEC, DT_S)
 N = SPEC.n
+INERTIA = np.array([0.15, 0.15, 0.05, 0.013, 0.013, 0.012])
+LIMITS = limit.Limits(SPEC, DT_S, inertia=INERTIA)
 ZERO = np.zeros(N)
 
 any_float = st.floats(allow_nan=True, allow_infinity=True, width=64)
@@ -91,9 +93,45 @@ def test_no_torque_outward_at_or_beyond_a_soft_limit(q, gravity):
 
 def test_the_braking_speed_is_what_constant_deceleration_can_stop():
     room = np.linspace(0.0, 0.5, 50)[:, None] * np.ones(N)
-    bound = np.array([limit.braking_speed(r, SPEC) for r in room])
+    massless = limit.Limits(SPEC, DT_S)
+    bound = np.array([limit.braking_speed(r, massless) for r in room])
     unlimited = bound < SPEC.dq_max
     np.testing.assert_allclose((bound**2 / (2 * SPEC.ddq_brake))[unlimited], room[unlimited], atol=1e-12)
+
+
+def test_a_joint_of_known_inertia_is_slowed_by_exactly_the_braking_deceleration():
+    """At the speed from which it can stop, not below the bound, damping gives inertia times that deceleration."""
+    room = np.linspace(0.05, 0.4, 20)[:, None] * np.ones(N)
+    speed = np.sqrt(2 * SPEC.ddq_brake * room)
+    bound = np.array([limit.braking_speed(r, LIMITS) for r in room])
+    deceleration = SPEC.damping * (speed - bound) / INERTIA
+    followed = (bound > 0) & (bound < SPEC.dq_max)
+    assert followed.sum() > 20
+    np.testing.assert_allclose(deceleration[followed], np.broadcast_to(SPEC.ddq_brake, room.shape)[followed], rtol=1e-9)
+
+
+@pytest.mark.parametrize("joint", range(N))
+def test_a_joint_at_full_speed_pushed_outward_stops_where_the_check_of_gains_says(joint):
+    """One joint, its largest inertia, no friction, the policy pushing outward with all its torque; 20 kHz, no bus."""
+    config = load_config("arm0").robot.joints[joint]
+    lag_s, dt_s = INERTIA[joint] / SPEC.damping[joint], 5e-5
+    q, dq = np.zeros(N), np.zeros(N)
+    q[joint] = SPEC.q_max[joint] - (SPEC.dq_max[joint] + SPEC.ddq_brake[joint] * lag_s) ** 2 / SPEC.ddq_brake[joint]
+    dq[joint] = SPEC.dq_max[joint]
+    furthest = q[joint]
+    for _ in range(40_000):
+        slowed = limit.velocity(SPEC.tau_max, dq, ZERO, LIMITS)
+        tau = limit.position(slowed, q, dq, ZERO, LIMITS)
+        dq[joint] += tau[joint] / INERTIA[joint] * dt_s
+        q[joint] += dq[joint] * dt_s
+        furthest = max(furthest, q[joint])
+        if dq[joint] <= 0:
+            break
+    beyond = furthest - SPEC.q_max[joint]
+    said = overshoot_rad(config, float(INERTIA[joint]))
+    assert beyond <= said * 1.02 + 1e-4
+    assert beyond > 0.5 * said
+    assert beyond < 0.5 * SPEC.hard_margin[joint]
 
 
 @given(q=positions, dq=speeds, tau=torques, gravity=gravities)
@@ -102,8 +140,8 @@ def test_the_quick_way_out_of_position_changes_nothing(q, dq, tau, gravity):
     slowed = limit.velocity(tau, dq, gravity, LIMITS)
     quick = limit.position(slowed, q, dq, gravity, LIMITS)
     base = gravity - SPEC.damping * dq
-    upper = base + SPEC.damping * limit.braking_speed(SPEC.q_max - q, SPEC)
-    lower = base - SPEC.damping * limit.braking_speed(q - SPEC.q_min, SPEC)
+    upper = base + SPEC.damping * limit.braking_speed(SPEC.q_max - q, LIMITS)
+    lower = base - SPEC.damping * limit.braking_speed(q - SPEC.q_min, LIMITS)
     np.testing.assert_allclose(quick, np.clip(slowed, lower, np.maximum(lower, upper)), atol=1e-9)
 
 

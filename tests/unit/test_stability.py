@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from robotsac.config import load_config
 from robotsac.dynamics import RigidBody
 from robotsac.env.arm_env import ArmEnv
-from robotsac.env.stability import check_gains, stable
+from robotsac.env.stability import check_gains, largest_inertias, overshoot_rad, stable
 from robotsac.errors import ConfigError
 
 
@@ -27,7 +27,8 @@ def test_the_criterion_is_the_spectral_radius_of_the_loop(a, b):
 
 def warnings(*overrides: str) -> list[str]:
     robot = load_config("arm0", overrides=list(overrides)).robot
-    return check_gains(robot, RigidBody.from_config(robot))
+    body = RigidBody.from_config(robot)
+    return check_gains(robot, body, largest_inertias(robot, body))
 
 
 def test_the_gains_of_arm0_suit_its_bus():
@@ -85,3 +86,36 @@ def test_the_inertia_is_the_mass_matrix_diagonal():
         data.qvel[joint] = 2.0
         mujoco.mj_forward(model, data)
         assert data.energy[1] == pytest.approx(0.5 * inertia * 4.0)
+
+
+# --- braking -----------------------------------------------------------------------------------------------------
+
+
+def test_damping_that_cannot_stop_a_joint_before_its_hard_limit_is_refused_and_what_is_suggested_is_taken():
+    with pytest.raises(ConfigError) as caught:
+        warnings("robot.joints.base_yaw.damping_nm_s_rad=0.6")
+    said = str(caught.value)
+    assert "joint 0 (base_yaw): at full speed damping_nm_s_rad 0.6 N·m·s/rad stops it" in said
+    assert "the hard limit is at 0.12 rad" in said
+    option = caught.value.command.removeprefix("--set ")
+    assert warnings(option) == []
+
+
+def test_damping_that_needs_more_than_half_the_margin_is_told():
+    (told,) = warnings("robot.joints.base_yaw.damping_nm_s_rad=1.1")
+    assert "beyond its soft limit of the 0.12 rad to the hard limit" in told
+
+
+def test_a_deceleration_that_the_torque_cannot_give_is_refused_and_what_is_suggested_is_taken():
+    with pytest.raises(ConfigError) as caught:
+        warnings("robot.joints.wrist_roll.ddq_brake_rad_s2=200")
+    assert "joint 5 (wrist_roll): ddq_brake_rad_s2 200 needs" in str(caught.value)
+    assert "tau_max_nm 1.8" in str(caught.value)
+    warnings(caught.value.command.removeprefix("--set "))
+
+
+def test_a_joint_without_inertia_stops_at_its_limit_and_a_heavier_one_later():
+    joint = load_config("arm0").robot.joints[0]
+    found = [overshoot_rad(joint, inertia) for inertia in (0.0, 0.05, 0.1, 0.2)]
+    assert found[0] == 0.0
+    assert found == sorted(found)
