@@ -9,6 +9,7 @@ positive direction of the MJCF joint axis. Counts, registers and bytes never lea
 
 from __future__ import annotations
 
+import difflib
 import enum
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from robotsac.clock import Clock
 from robotsac.config.schema import RobotConfig
-from robotsac.errors import ConfigError, DriverUnavailable
+from robotsac.errors import ROBOT_FILE, ConfigError, DriverUnavailable
 
 Vector = NDArray[np.float64]
 
@@ -214,10 +215,12 @@ def open_arm(robot: RobotConfig) -> Arm:
     name = robot.driver.name
     if name not in group:
         known = ", ".join(sorted(group)) or "none"
+        nearest = difflib.get_close_matches(name, group, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         raise ConfigError(
-            f"robot.driver.name: there is no driver {name!r}",
+            f"robot.driver.name: there is no driver {name!r}{hint}",
             reason=f"installed drivers: {known}",
-            command="pip install 'robotsac[robot]'",
+            command=ROBOT_FILE if nearest else "pip install 'robotsac[robot]'",
         )
     try:
         factory = group[name].load()

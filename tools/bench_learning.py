@@ -2,10 +2,12 @@
 
     python tools/bench_learning.py pendulum reach --out runs/bench --jobs 2
     python tools/bench_learning.py halfcheetah --out runs/bench --device cuda --summary halfcheetah.json
+    python tools/bench_learning.py --env Hopper-v4 --steps 300000 --set learn.n_step=3 --seeds 5 --out runs/bench
 
-Started again with the same ``--out`` it goes on: finished runs are kept, runs that were cut short begin anew. Returns are
-undiscounted, of the policy without noise, and the last evaluation counts. For each task a picture and the evaluations of
-all runs, one JSON line each, lie in ``--out``; ``--summary`` writes what is worth keeping into one small file.
+Started again with the same ``--out`` it goes on: finished runs are kept, runs that were cut short go on from their last
+checkpoint. Returns are undiscounted, of the policy without noise, and the last evaluation counts. For each task a picture
+and the evaluations of all runs, one JSON line each, lie in ``--out``; ``--summary`` writes what is worth keeping into one
+small file. The exit code is 0 only when every run that was asked for is finished.
 """
 
 from __future__ import annotations
@@ -17,18 +19,18 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from learning_runs import Machine, Run, State, run_all, runs_of
-from learning_tasks import TASKS, Task
+from learning_machine import Machine
+from learning_report import compact, report, table
+from learning_runs import Run, State, run_all, runs_of
+from learning_tasks import GYM, TASKS, Task
 
-from robotsac.cli.console import StatusLine, print_error
-from robotsac.errors import ConfigError, RobotsacError
-from robotsac.learner.bands import Band, plot_bands
-from robotsac.learner.scores import Scores
+from robotsac.cli.console import StatusLine, print_error, tell
+from robotsac.errors import ConfigError, RobotsacError, StorageError, path_command
 
-INTERRUPTED = 130
+INTERRUPTED, NAME_CHARS = 130, 100
+ENV_STEPS, ENV_EVAL_EVERY, ENV_SEEDS = 100_000, 5000, 3
+"""Of an ``--env`` that is no task: as HalfCheetah is measured."""
 
 
 def main() -> None:
@@ -36,26 +38,45 @@ def main() -> None:
     arguments = parse(sys.argv[1:])
     tasks = [TASKS[name] for name in arguments.tasks]
     try:
+        if arguments.env is not None:
+            tasks.append(task_of(arguments))
         require_variants(tasks, arguments.variants)
         runs = runs_of(tasks, arguments.out, arguments.seeds, arguments.variants)
-        failed: list[Run] = []
-        interrupted = False
-        if not arguments.no_run:
-            machine = Machine(arguments.device, arguments.threads, arguments.jobs)
-            with StatusLine(plain=arguments.json) as status:
-                failed, interrupted = run_all(runs, machine, status.event, status.update)
-        results = report(tasks, runs, arguments)
+        if arguments.summary is not None:
+            make_folder(arguments.summary.parent)
+        failed, interrupted = (([], False)) if arguments.no_run else run(runs, arguments)
+        elsewhere = [run for run in runs if run.state() is State.RUNNING]
+        results = report(tasks, runs, arguments.out, shlex.join(["python", "tools/bench_learning.py", *sys.argv[1:]]))
+        if arguments.summary is not None:
+            write_summary(arguments.summary, compact(results))
     except RobotsacError as error:
         print_error(error)
         sys.exit(error.exit_code)
+    for other in elsewhere:
+        tell(f"{other.name}: {State.RUNNING.value}, and not in these figures")
     print(json.dumps(results) if arguments.json else table(results))
-    sys.exit(INTERRUPTED if interrupted else 1 if failed else 0)
+    sys.exit(INTERRUPTED if interrupted else 1 if failed or elsewhere else 0)
+
+
+def run(runs: Sequence[Run], arguments: argparse.Namespace) -> tuple[list[Run], bool]:
+    """Make what is not finished, once all settings are known to be valid; see :func:`~learning_runs.run_all`."""
+    for asked in runs:
+        asked.settings()
+    machine = Machine(arguments.device, arguments.threads, arguments.jobs)
+    with StatusLine(plain=arguments.json) as status:
+        return run_all(runs, machine, status.event, status.update)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("tasks", nargs="+", choices=sorted(TASKS), help="which to run")
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=f"which to run: {', '.join(sorted(TASKS))}")
+    parser.add_argument("--env", help="besides, or instead: a gymnasium id, with SAC as published (configs/gym.toml)")
+    parser.add_argument("--steps", type=int, help=f"with --env: control steps; default {ENV_STEPS:,}")
+    parser.add_argument(
+        "--eval-every", type=int, help=f"with --env: steps between evaluations; default {ENV_EVAL_EVERY:,}"
+    )
+    parser.add_argument("--set", action="append", metavar="K=V", help="with --env: override one key; repeatable")
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs; the same one goes on")
     parser.add_argument("--variants", nargs="+", default=[], help="of the tasks' variants, only these")
     parser.add_argument("--seeds", type=int, help="how many, from 0 on; default: the task's")
@@ -66,10 +87,33 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--summary", type=Path, help="write figures, seeds, settings and machine to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     arguments = parser.parse_args(words)
-    for name in ("jobs", "threads", "seeds"):
+    if strange := [name for name in arguments.tasks if name not in TASKS]:
+        parser.error(f"there is no task {strange[0]!r}; there are {', '.join(sorted(TASKS))}")
+    if not arguments.tasks and arguments.env is None:
+        parser.error("name a task, or a gymnasium id with --env")
+    for name in ("steps", "eval_every", "set"):
+        if getattr(arguments, name) is not None and arguments.env is None:
+            parser.error(f"--{name.replace('_', '-')} is for --env; a task has its own")
+    for name in ("jobs", "threads", "seeds", "steps", "eval_every"):
         if (value := getattr(arguments, name)) is not None and value < 1:
-            parser.error(f"--{name} {value} is below 1")
+            parser.error(f"--{name.replace('_', '-')} {value} is below 1")
     return arguments
+
+
+def task_of(arguments: argparse.Namespace) -> Task:
+    """The task that ``--env`` and the options beside it make, without a goal; its name is the id's and its options'."""
+    steps = arguments.steps or ENV_STEPS
+    words = "-".join([arguments.env, *(arguments.set or [])])
+    return Task(
+        name=re.sub(r"[^A-Za-z0-9._=]+", "-", words).strip("-").lower()[:NAME_CHARS],
+        arguments=("--env", arguments.env, *GYM),
+        options=tuple(arguments.set or ()),
+        variants={"sac": ()},
+        steps=steps,
+        eval_every=min(arguments.eval_every or ENV_EVAL_EVERY, steps),
+        eval_episodes=10,
+        seeds=ENV_SEEDS,
+    )
 
 
 def require_variants(tasks: Sequence[Task], wanted: Sequence[str]) -> None:
@@ -79,130 +123,22 @@ def require_variants(tasks: Sequence[Task], wanted: Sequence[str]) -> None:
         raise ConfigError(f"no task here has a variant {strange[0]!r}", reason=f"there are {', '.join(known)}")
 
 
-def report(tasks: Sequence[Task], runs: Sequence[Run], arguments: argparse.Namespace) -> dict[str, Any]:
-    """Write lines, pictures and summary of what is finished; the figures."""
-    finished = [run for run in runs if run.state() is State.FINISHED]
-    results: dict[str, Any] = {}
-    for task in tasks:
-        by_variant = {
-            variant: made
-            for variant in task.variants
-            if (made := [run for run in finished if run.task is task and run.variant == variant])
-        }
-        if by_variant:
-            write_lines(arguments.out / f"{task.name}.jsonl", by_variant)
-            draw(arguments.out / f"{task.name}.png", task, by_variant)
-        results[task.name] = figures(task, by_variant)
-    whole = {
-        "command": shlex.join(["python", "tools/bench_learning.py", *sys.argv[1:]]),
-        "machines": machines(finished),
-        "tasks": results,
-    }
-    if arguments.summary is not None:
-        arguments.summary.write_text(compact(whole), encoding="utf-8")
-    return whole
+def make_folder(folder: Path) -> None:
+    """Make it now: it would be a pity to find out after a day. Raises StorageError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"folder {folder} cannot be made", reason=str(error), command=path_command(error, folder)
+        ) from error
 
 
-def machines(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Where they were made, each kind once, with the names of those made there."""
-    found: dict[str, dict[str, Any]] = {}
-    for run in runs:
-        made = run.machine()
-        found.setdefault(json.dumps(made), {**made, "runs": []})["runs"].append(run.name)
-    return list(found.values())
-
-
-def compact(results: dict[str, Any]) -> str:
-    """JSON for people: indented, each list of plain values on one line."""
-    text = json.dumps(results, indent=1)
-    return re.sub(r"\[\n[^\[\]{}]*\]", lambda found: " ".join(found[0].split()), text) + "\n"
-
-
-def figures(task: Task, by_variant: dict[str, list[Run]]) -> dict[str, Any]:
-    """What is known of one task."""
-    goals = {
-        name: {"value": value, "at": at or task.steps}
-        for name, value, at in (("must", task.must, task.must_at), ("stretch", task.stretch, task.stretch_at))
-        if value is not None
-    }
-    return {
-        "arguments": [*task.arguments, *(f"--set {option}" for option in task.options)],
-        "steps": task.steps,
-        "eval_episodes": task.eval_episodes,
-        "measure": task.measure,
-        "goals": goals,
-        "variants": {variant: variant_figures(task, variant, runs) for variant, runs in by_variant.items()},
-    }
-
-
-def variant_figures(task: Task, variant: str, runs: Sequence[Run]) -> dict[str, Any]:
-    """Over the seeds of one variant: the evaluations at the end and at the goals' steps, and the mean curve."""
-    steps, values = curves(task, runs)
-    at = {task.steps} | {goal or task.steps for goal in (task.must_at, task.stretch_at)}
-    scores = {int(step): rounded(Scores.of(values[:, k].tolist())) for k, step in enumerate(steps) if step in at}
-    return {
-        "options": list(task.variants[variant]),
-        "seeds": [run.seed for run in runs],
-        "at": {str(step): score for step, score in sorted(scores.items())},
-        "curve": {"env_steps": steps.astype(int).tolist(), "mean": np.round(values.mean(axis=0), 3).tolist()},
-        "wall_s": [run.summary()["wall_s"] for run in runs],
-        "env_steps_per_s": [run.summary()["env_steps_per_s"] for run in runs],
-    }
-
-
-def rounded(scores: Scores) -> dict[str, Any]:
-    """For a file that people read."""
-    each = [round(value, 3) for value in scores.each]
-    return {"mean": round(scores.mean, 3), "sd": round(scores.sd, 3), "iqm": round(scores.iqm, 3), "each": each}
-
-
-def curves(task: Task, runs: Sequence[Run]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Steps (k,), and what is measured (seeds, k); evaluations of finished runs stand at the same steps."""
-    key = "return_mean" if task.measure == "return" else "success_rate"
-    lines = [run.evaluations() for run in runs]
-    steps = np.array([line["env_steps"] for line in lines[0]], dtype=np.float64)
-    return steps, np.array([[line[key] for line in run] for run in lines], dtype=np.float64)
-
-
-def draw(path: Path, task: Task, by_variant: dict[str, list[Run]]) -> None:
-    """Mean and range over seeds, a band per variant."""
-    scale, label, limits = 1.0, "return per episode (1)", None
-    if task.measure == "success":
-        scale, label, limits = 100.0, "success rate (%)", (0.0, 104.0)
-    bands = []
-    for variant, runs in by_variant.items():
-        steps, values = curves(task, runs)
-        bands.append(Band(variant, steps, scale * values))
-    goals = {"must": task.must, "stretch": task.stretch}
-    lines = {name: scale * value for name, value in goals.items() if value is not None}
-    note = f"mean and range over seeds, {task.eval_episodes} episodes each"
-    plot_bands(path, bands, task.name, note, label, lines, limits)
-
-
-def write_lines(path: Path, by_variant: dict[str, list[Run]]) -> None:
-    """Every evaluation, one JSON object a line."""
-    with path.open("w", encoding="utf-8") as file:
-        for variant, runs in by_variant.items():
-            for run in runs:
-                for line in run.evaluations():
-                    file.write(json.dumps({"task": run.task.name, "variant": variant, **line}) + "\n")
-
-
-def table(results: dict[str, Any]) -> str:
-    """For people: a row per variant and step that counts."""
-    rows = [f"{'task':<24}{'variant':<12}{'steps':>9}{'mean':>11}{'sd':>10}{'iqm':>11}  {'goal':<18}each seed"]
-    for name, task in results["tasks"].items():
-        if not task["variants"]:
-            rows.append(f"{name:<24}no finished run")
-        for variant, found in task["variants"].items():
-            for step, score in found["at"].items():
-                goals = [f"{word} {goal['value']:g}" for word, goal in task["goals"].items() if goal["at"] == int(step)]
-                each = " ".join(f"{value:.2f}" for value in score["each"])
-                rows.append(
-                    f"{name:<24}{variant:<12}{int(step):>9,}{score['mean']:>11.2f}{score['sd']:>10.2f}"
-                    f"{score['iqm']:>11.2f}  {', '.join(goals):<18}{each}"
-                )
-    return "\n".join(rows)
+def write_summary(path: Path, text: str) -> None:
+    """Raises StorageError: it cannot be written."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written", reason=str(error), command=path_command(error, path)) from error
 
 
 if __name__ == "__main__":

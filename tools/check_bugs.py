@@ -5,7 +5,9 @@
 
 First the tests of the ten bugs as they are, which must pass; then once for each change of ``tests/unit/mutations.py``, with
 the tests of that bug alone, until the first of them fails. Every run has a process of its own, in which one module is
-changed as it is imported; no file is. A change that no test notices, or that fits the software no longer, gives exit code 1.
+changed as it is imported; no file is. A bug counts as caught when a test failed: by an assertion, or by an error raised in
+it. A fixture that failed, tests that could not be collected, one that took too long, or a process that died, show nothing.
+A change that no test notices, that shows nothing, or that fits the software no longer, gives exit code 1.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ import json
 import multiprocessing
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
@@ -54,7 +58,7 @@ class Result:
     Attributes:
         bug: number; 0 = the software as it is.
         mutation: what was changed.
-        outcome: ``passed`` or ``failed`` without a change; with one ``caught``, ``survived``, or what went wrong.
+        outcome: ``passed`` or ``failed`` without a change; with one ``caught`` or ``survived``; or why it shows nothing.
         test: that failed first.
         seconds: the run took.
     """
@@ -72,7 +76,7 @@ class Result:
 
 
 class Watcher:
-    """A pytest plug-in that notes what ran and what failed first."""
+    """A pytest plug-in that notes what ran, which test failed first, and what went wrong with the testing itself."""
 
     def __init__(self) -> None:
         self.passed = 0
@@ -82,13 +86,36 @@ class Watcher:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """One phase of one test."""
         self.passed += report.when == "call" and report.passed
-        if report.failed and not self.failed:
-            self.failed = report.nodeid.rpartition("::")[2]
+        if not report.failed or self.failed or self.broken:
+            return
+        test = report.nodeid.rpartition("::")[2]
+        crash = getattr(report.longrepr, "reprcrash", None)
+        message = "" if crash is None else crash.message.partition("\n")[0]
+        if message.endswith("from pytest-timeout."):
+            self.broken = f"{test} took too long"
+        elif report.when != "call":
+            self.broken = f"{report.when} of {test} failed: {message}"
+        else:
+            self.failed = test
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """One file or module: tests that cannot even be collected show nothing."""
         if report.failed:
             self.broken = str(report.longrepr).strip().splitlines()[-1]
+
+    def ended(self, code: int) -> None:
+        """What :func:`pytest.main` returned."""
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+            self.broken = self.broken or f"pytest ended with {pytest.ExitCode(code).name}"
+
+    @property
+    def verdict(self) -> str:
+        """``failed``, ``passed``, or why it is neither."""
+        if self.broken:
+            return f"shows nothing: {self.broken}"
+        if self.failed:
+            return "failed"
+        return "passed" if self.passed else "shows nothing: no test ran"
 
 
 def main() -> None:
@@ -122,44 +149,62 @@ def line(result: Result) -> str:
 
 def run(bugs: Sequence[int], jobs: int) -> Iterator[Result]:
     """The tests without a change, then with each change to these bugs, in order."""
-    chosen = [mutation for mutation in MUTATIONS if mutation.bug in bugs]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOAD)
-    with ProcessPoolExecutor(jobs, context, max_tasks_per_child=1) as pool:
-        yield pool.submit(unchanged, bugs).result()
-        yield from pool.map(changed, chosen)
+    with ThreadPoolExecutor(jobs) as threads:
+        yield alone(context, unchanged, Result(0, "the software as it is", "", "", 0.0), bugs)
+        yield from threads.map(
+            lambda one: alone(context, changed, Result(one.bug, one.what, "", "", 0.0), one),
+            [mutation for mutation in MUTATIONS if mutation.bug in bugs],
+        )
 
 
-def unchanged(bugs: Sequence[int]) -> Result:
+def alone(context: BaseContext, tests: Callable[..., Result], died: Result, *args: object) -> Result:
+    """``tests(*args)`` in a process of its own; ``died`` with the reason, should the process not live to say."""
+    with ProcessPoolExecutor(1, context) as process:
+        try:
+            return process.submit(tests, *args).result()
+        except BrokenProcessPool:
+            return replace(died, outcome="shows nothing: its process died")
+
+
+def unchanged(bugs: Sequence[int], files: Sequence[str] = FILES) -> Result:
     """The tests of ``bugs`` on the software as it is; in a fresh process."""
     begin_s = time.monotonic()
-    watcher = tested(" or ".join(f"bug_{bug:02d}" for bug in bugs))
-    good = watcher.passed and not watcher.failed and not watcher.broken
-    outcome = "passed" if good else watcher.broken or "failed"
-    return Result(0, "the software as it is", outcome, watcher.failed, round(time.monotonic() - begin_s, 1))
+    watcher = tested(" or ".join(f"bug_{bug:02d}" for bug in bugs), files)
+    seconds = round(time.monotonic() - begin_s, 1)
+    return Result(0, "the software as it is", watcher.verdict, watcher.failed, seconds)
 
 
 def changed(mutation: Mutation) -> Result:
     """The tests of one bug with one change; in a fresh process, into which nothing of ``robotsac`` was imported yet."""
     begin_s = time.monotonic()
     assert not any(name.partition(".")[0] == "robotsac" for name in sys.modules)
+    if misfit := misfit_of(mutation):
+        return Result(mutation.bug, mutation.what, misfit, "", 0.0)
     sys.meta_path.insert(0, Mutator(mutation))
-    watcher = tested(f"bug_{mutation.bug:02d}")
-    if watcher.failed:
-        outcome = "caught"
-    elif watcher.broken or not watcher.passed:
-        outcome = f"no test ran: {watcher.broken}"
-    else:
-        outcome = "survived"
+    watcher = tested(f"bug_{mutation.bug:02d}", FILES)
+    outcome = {"failed": "caught", "passed": "survived"}.get(watcher.verdict, watcher.verdict)
     return Result(mutation.bug, mutation.what, outcome, watcher.failed, round(time.monotonic() - begin_s, 1))
 
 
-def tested(keyword: str) -> Watcher:
+def misfit_of(mutation: Mutation) -> str:
+    """Why the change cannot be made, or nothing: an import that fails in the middle of a test would look like a catch."""
+    path = ROOT / f"{mutation.module_name.replace('.', '/')}.py"
+    try:
+        compile(mutation.applied(path.read_text(encoding="utf-8")), path, "exec")
+    except (OSError, ValueError, SyntaxError) as error:
+        return f"does not fit: {error}"
+    return ""
+
+
+def tested(keyword: str, files: Sequence[str]) -> Watcher:
     """Run the tests whose names contain ``keyword`` until one fails."""
     watcher = Watcher()
     options = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-o", f"timeout={TEST_LIMIT_S}"]
     with contextlib.redirect_stdout(io.StringIO()):
-        pytest.main([*FILES, *options, "--rootdir", str(ROOT), "-k", keyword], plugins=[watcher])
+        code = pytest.main([*files, *options, "--rootdir", str(ROOT), "-k", keyword], plugins=[watcher])
+    watcher.ended(code)
     return watcher
 
 

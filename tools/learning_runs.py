@@ -1,32 +1,34 @@
-"""Runs of ``bench_learning.py``: one process each, finished ones kept, cut ones begun again."""
+"""Runs of ``bench_learning.py``: one process each, finished ones kept, cut ones gone on with."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
-import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import chdir
+from dataclasses import dataclass
 from enum import Enum
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from learning_machine import ROOT, Machine
 from learning_tasks import Task
 
+from robotsac.config import load_config, load_learner_settings
 from robotsac.errors import ConfigError
+from robotsac.learner.durable import write_file
+from robotsac.learner.resume_rules import tree_differences
 from robotsac.lock import FileLock
 from robotsac.signals import counted_signals
 
-ROOT = Path(__file__).resolve().parents[1]
 ASKED, LOG = "asked.json", "log.txt"
-METRICS, SUMMARY, LOCK = "metrics.jsonl", "summary.json", "sync.lock"
+CONFIG, METRICS, SUMMARY, LOCK = "config.json", "metrics.jsonl", "summary.json", "sync.lock"
+OPTIONS = ("--robot", "--config", "--set")
 POLL_S = 0.2
 PATIENCE_S = 60.0
 
@@ -37,53 +39,12 @@ class State(Enum):
     NEW = "new"
     RUNNING = "running in another process"
     CUT = "cut short"
+    DIVERGED = "diverged"
     FINISHED = "finished"
 
 
 TO_DO = (State.NEW, State.CUT)
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Where and how runs are made; it does not belong to what was asked for.
-
-    Args:
-        device, threads: ``learn.device`` and ``learn.threads``.
-        jobs: runs at a time, which share the processor.
-    """
-
-    device: str = "cpu"
-    threads: int = 1
-    jobs: int = 1
-
-    def options(self) -> list[str]:
-        """For the command line."""
-        return ["--set", f"learn.device={self.device!r}", "--set", f"learn.threads={self.threads}"]
-
-    def described(self) -> dict[str, Any]:
-        """With the processor, the commit and the versions that decide about results."""
-        commit = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        found = {name: metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco-core")}
-        return {
-            **asdict(self),
-            "processor": _processor(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-            **found,
-            "commit": commit.stdout.strip(),
-        }
-
-
-def _processor() -> str:
-    """Its model, where the kernel says."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+"""What has diverged is a result: made again until it does not, it would be left out of the mean."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +69,22 @@ class Run:
         options = [word for option in (*task.options, *task.variants[self.variant]) for word in ("--set", option)]
         return [*task.arguments, *plan, *options]
 
+    def settings(self) -> dict[str, Any]:
+        """What these arguments come to now, files and defaults included, as JSON data.
+
+        Raises:
+            ConfigError: a mistake in them.
+        """
+        words = self.arguments()
+        given = {option: [words[k + 1] for k, word in enumerate(words) if word == option] for option in OPTIONS}
+        with chdir(ROOT):
+            files = [Path(file) for file in given["--config"]]
+            if "--env" in words:
+                return {"learn": load_learner_settings(files, given["--set"]).learn.model_dump(mode="json")}
+            tree = load_config(given["--robot"][-1], files, given["--set"]).model_dump(mode="json")
+        del tree["robot"]["model"]  # a path: the same one is another one in another checkout
+        return tree
+
     def state(self) -> State:
         """What its folder says.
 
@@ -116,32 +93,43 @@ class Run:
         """
         if not self.folder.exists():
             return State.NEW
-        asked = _read(self.folder / ASKED)
-        if asked.get("arguments") != self.arguments():
-            raise ConfigError(
-                f"{self.folder} holds a run with other settings",
-                reason=f"it was asked for {asked.get('arguments', 'nothing that is known')}",
-                command=f"mv {self.folder} {self.folder}-old",
-            )
-        if _read(self.folder / SUMMARY).get("finished"):
+        self._require_same(_read(self.folder / ASKED))
+        summary = self.summary()
+        if summary.get("finished"):
             return State.FINISHED
         lock = FileLock(self.folder / LOCK)
         if not lock.acquire():
             return State.RUNNING
         lock.release()
-        return State.CUT
+        return State.DIVERGED if summary.get("diverged") else State.CUT
+
+    def _require_same(self, asked: dict[str, Any]) -> None:
+        """Refuse what was asked for otherwise, in words or in the files that they name. Raises ConfigError."""
+        found = [f"it was asked for {asked.get('arguments', 'nothing that is known')}"]
+        if asked.get("arguments") == self.arguments():
+            made = asked.get("settings") or _read(self.folder / CONFIG)
+            found = tree_differences(made, self.settings(), of_both=True)
+        if found:
+            raise ConfigError(
+                f"{self.folder} holds a run with other settings",
+                reason="; ".join(found),
+                command=f"mv {self.folder} {self.folder}-old",
+            )
 
     def start(self, machine: Machine) -> subprocess.Popen[bytes]:
-        """Start it anew; what an earlier start left behind is taken away."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
-        asked = {"arguments": self.arguments(), "machine": machine.described()}
-        (self.folder / ASKED).write_text(json.dumps(asked, indent=2), encoding="utf-8")
+        """Start it, or go on with it where it was cut; what earlier starts said stays in its log."""
+        goes_on = (self.folder / CONFIG).exists()
+        asked = {"arguments": self.arguments(), "settings": self.settings(), "machine": machine.described()}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if goes_on:
+            asked = _read(self.folder / ASKED)
+            asked["resumed_on"] = [*asked.get("resumed_on", []), machine.described()]
+        write_file(self.folder / ASKED, json.dumps(asked, indent=2).encode())
         command = [sys.executable, "-m", "robotsac", "train", "--sync", "--json", "--run", str(self.folder)]
-        with (self.folder / LOG).open("wb") as log:
+        with (self.folder / LOG).open("ab") as log:
             # A session of its own: what ends it is asked for in `run_all`, once.
             return subprocess.Popen(
-                [*command, *self.arguments(), *machine.options()],
+                [*command, *["--resume"] * goes_on, *self.arguments(), *machine.options()],
                 cwd=ROOT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 stdin=subprocess.DEVNULL,
@@ -164,9 +152,11 @@ class Run:
         return found
 
     def machine(self) -> dict[str, Any]:
-        """Where it was made."""
-        found: dict[str, Any] = _read(self.folder / ASKED).get("machine", {})
-        return found
+        """Where it was made, and where else it went on."""
+        asked = _read(self.folder / ASKED)
+        found: dict[str, Any] = asked.get("machine", {})
+        others = [machine for machine in asked.get("resumed_on", []) if machine != found]
+        return {**found, "resumed_on": others} if others else found
 
     def summary(self) -> dict[str, Any]:
         """Its last word; empty while it has none."""
@@ -198,12 +188,14 @@ def run_all(
         tell, show: take what has happened, and how things stand.
 
     Returns:
-        Those that failed, and whether a signal ended it before all were done.
+        Those that failed or have diverged, and whether a signal ended it before all were done.
     """
     waiting = deque(run for run in runs if run.state() in TO_DO)
     tell(f"{len(runs)} runs, {len(waiting)} to do")
     running: dict[Run, subprocess.Popen[bytes]] = {}
-    failed: list[Run] = []
+    failed = [run for run in runs if run.state() is State.DIVERGED]
+    for run in failed:
+        tell(f"{run.name}: has diverged; see {run.folder / LOG}")
     with counted_signals() as signals:
         try:
             while (waiting or running) and not signals.count:

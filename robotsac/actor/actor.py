@@ -25,6 +25,7 @@ from robotsac.errors import GuardFault, LinkError, RobotsacError, StorageError
 from robotsac.guard import GuardState
 from robotsac.policy.slot import PolicySlot
 from robotsac.policy.store import BundleStore
+from robotsac.process import starter
 from robotsac.records import EpisodeEnd, record_dtype
 from robotsac.shared import RecordRing, SharedBlock
 from robotsac.signals import obey_supervisor
@@ -90,7 +91,7 @@ class Actor:
         self._args = args
         self._board = board
         self._uplink = SharedBlock.attach(args.uplink_board_name, UPLINK_FIELDS)
-        self._parent = os.getppid()
+        self._parent = starter()
         self._recent: deque[bool] = deque(maxlen=RECENT_EPISODES)
         self._deadline_faults: deque[float] = deque()
 
@@ -202,15 +203,17 @@ class Actor:
         self._enter(Phase.WAITING_FOR_LEARNER)
         wait_s = self._args.config.collect.wait_for_learner_s
         deadline_ns = time.monotonic_ns() + int(wait_s * NS_PER_S)
-        # Offline, all that is waited for is the spool: there must be room before anything moves.
-        enough = LinkPhase.CONNECTING if self._args.offline else LinkPhase.UP
-        while self._uplink["link_state"] not in (enough, LinkPhase.UP):
+        while not self._may_begin(self._uplink["link_state"]):
             self._check_uplink()
             if self._stopping():
                 return
             if time.monotonic_ns() > deadline_ns:
                 raise self._no_learner()
             time.sleep(0.02)
+
+    def _may_begin(self, link_state: int) -> bool:
+        """Offline, all that is waited for is the spool, whatever has become of a learner since it is open."""
+        return link_state != LinkPhase.STARTING if self._args.offline else link_state == LinkPhase.UP
 
     def _no_learner(self) -> LinkError:
         config = self._args.config
@@ -224,9 +227,11 @@ class Actor:
         """Hold the arm while the learner is too far behind, and stop when too much waits for an absent one.
 
         Without a learner an arm in real time goes on, since its time is what costs; one in its own time waits, since it
-        would run away with an old policy.
+        would run away with an old policy. An offline run's first episode waits for nobody on an arm in real time.
         """
         guard, clock = env.guard, env.arm.clock
+        if self._args.offline and clock.free_running and runner.episode == 0:
+            return
         deadline_ns = time.monotonic_ns() + int(self._args.config.collect.wait_for_learner_s * NS_PER_S)
         while not self._stopping():
             self._check_uplink()

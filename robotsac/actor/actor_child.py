@@ -7,15 +7,14 @@ import time
 from collections.abc import Callable
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple
 
 from robotsac.actor.actor import ERROR_FILE, ActorArgs, actor_main
 from robotsac.actor.board import Phase, Stop
-from robotsac.actor.silence import Silence
 from robotsac.child_error import read_child_error
 from robotsac.errors import AGAIN, ArmError, RobotsacError
 from robotsac.shared import SharedBlock
 from robotsac.signals import signals_held
+from robotsac.silence import Bound, Silence
 
 POLL_S = 0.05
 # Parking may take a long move; after that the actor is ended, and the servos' watchdog is what is left.
@@ -24,13 +23,6 @@ STOP_PATIENCE_S = 20.0
 NOW_PATIENCE_S = 8.0
 # Between SIGTERM and SIGKILL. SIGTERM too tells it to damp the arm where it is and to switch torque off.
 KILL_PATIENCE_S = 5.0
-
-
-class Bound(NamedTuple):
-    """Silence that the operator is told of, and silence after which the actor is ended, s."""
-
-    told_s: float
-    max_s: float
 
 
 # It beats at every control tick: 3 s are some 150 beats at 50 Hz, far more than a loaded machine holds it up.

@@ -34,11 +34,11 @@ class Phase(enum.IntEnum):
 
     STARTING = 0
     CONNECTING = 1
-    WAITING_FOR_LEARNER = 2
+    WAITING_FOR_LEARNER = 2  # and before that for the spool, which is all that an offline run waits for
     ENERGIZING = 3
     HOMING = 4  # on its way to where the next episode starts
     MOVING = 5  # an episode runs
-    HOLDING = 6  # in place, because the learner asked to wait
+    HOLDING = 6  # in place, between episodes: ``CollectStatus.waits_for`` says why
     PARKING = 7
     STOPPING = 8
     ENDED = 9

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from robotsac.actor.board import Phase
-from robotsac.actor.uplink_block import LinkPhase
+from robotsac.actor.uplink_block import LIMIT_NONE, LIMIT_NOTHING, LinkPhase
 from robotsac.clock import NS_PER_S
 from robotsac.errors import LinkError, RobotsacError
 from robotsac.shared import SharedBlock
@@ -18,6 +18,14 @@ from robotsac.shared import SharedBlock
 # How the robot's end of the link begins the line that says it is up.
 LINK_UP = "welcome to run"
 TOLD_MAX = 1000
+NO_LINK = {
+    LinkPhase.STARTING: "the uplink is opening the spool",
+    LinkPhase.CONNECTING: "no learner answers yet",
+    LinkPhase.UP: "",
+    LinkPhase.DOWN: "the link is down",
+    LinkPhase.REFUSED: "the learner refuses this robot",
+}
+"""Why an arm waits, as far as the link tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +52,7 @@ class CollectStatus:
     learner_updates: int
     actor_silent_s: float = 0.0
     uplink_silent_s: float = 0.0
+    limit_seq: int = LIMIT_NONE
 
     @classmethod
     def read(
@@ -80,7 +89,23 @@ class CollectStatus:
             learner_updates=uplink["learner_updates"],
             actor_silent_s=actor_silent_s,
             uplink_silent_s=uplink_silent_s,
+            limit_seq=uplink["limit_seq"],
         )
+
+    @property
+    def waits_for(self) -> str:
+        """Why an arm that could move does not, in words; ``""`` when it moves, or is done."""
+        if self.phase is Phase.WAITING_FOR_LEARNER:
+            return NO_LINK[self.link]
+        if self.phase is not Phase.HOLDING:
+            return ""
+        if self.link is not LinkPhase.UP:
+            return NO_LINK[self.link]
+        if self.limit_seq == LIMIT_NOTHING:
+            return "the learner takes older records first"
+        if self.learner_updates == 0:
+            return "the learner has what it begins with and makes its first updates"
+        return "the learner is behind, its credit is used up"
 
     def line(self) -> str:
         """One line for a terminal."""
@@ -90,8 +115,10 @@ class CollectStatus:
             if self.policy_version == 0
             else f"policy v{self.policy_version} ({self.policy_age_s or 0:.1f} s)"
         )
+        # Whether it is a learner that it waits for, the reason says.
+        phase = "waiting" if self.phase is Phase.WAITING_FOR_LEARNER else self.phase.name.lower()
         parts = [
-            f"{self.robot} {self.phase.name.lower().replace('_', ' ')}",
+            f"{self.robot} {phase}" + (f" ({self.waits_for})" if self.waits_for else ""),
             f"{self.steps:,} steps",
             f"{self.rate_hz:.1f} Hz",
             f"overruns {self.overruns}",
@@ -116,6 +143,7 @@ class CollectStatus:
         return {
             "robot": self.robot,
             "phase": self.phase.name.lower(),
+            "waits_for": self.waits_for,
             "elapsed_s": round(self.elapsed_s, 2),
             "steps": self.steps,
             "episodes": self.episodes,

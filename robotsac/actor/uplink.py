@@ -32,6 +32,7 @@ from robotsac.link.robot_end import RobotEnd
 from robotsac.link.sockets import RobotSocket
 from robotsac.link.state import RobotCard
 from robotsac.policy.store import BundleStore
+from robotsac.process import starter
 from robotsac.records import record_dtype
 from robotsac.shared import RecordRing, SharedBlock
 from robotsac.signals import obey_supervisor
@@ -79,7 +80,7 @@ class Uplink:
     def __init__(self, args: UplinkArgs, terminated: Callable[[], bool] = lambda: False) -> None:
         self._args = args
         self._terminated = terminated
-        self._parent = os.getppid()
+        self._parent = starter()
         self._dtype = record_dtype(args.obs_dim, args.act_dim)
         self._ring = RecordRing.attach(args.ring_name, self._dtype)
         self._block = SharedBlock.attach(args.block_name, UPLINK_FIELDS)

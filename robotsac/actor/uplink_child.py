@@ -10,12 +10,12 @@ from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 
 from robotsac.actor.actor_child import POLL_S, make_end
-from robotsac.actor.silence import Silence
 from robotsac.actor.uplink import uplink_main
 from robotsac.actor.uplink_block import UplinkArgs
 from robotsac.errors import StorageError
 from robotsac.shared import RecordRing, SharedBlock
 from robotsac.signals import signals_held
+from robotsac.silence import Silence
 from robotsac.spool import Spool
 
 # Starts within a window: one that ends or hangs once in a while, in a run of days, is started again for ever.

@@ -44,6 +44,7 @@ class ArmWorld:
         self.contract = self._env.contract
         self._seed: int | None = seeds.episodes
         random, noise = (np.random.default_rng(seed) for seed in (seeds.random_action, seeds.noise))
+        self._generators = {"random_action": random, "noise": noise}
         dt_s = 1.0 / self.contract.control_rate_hz
         self._random = SmoothRandom(self.act_dim, config.collect.random_hold_s, dt_s, random)
         self._noise = HeldNoise(config.collect.noise_hold_s, dt_s, noise)
@@ -59,14 +60,14 @@ class ArmWorld:
         return self.contract.act_dim
 
     def reset(self, held_out: int | None = None) -> Vector:
-        """See :class:`~robotsac.learner.world.World`; held-out episode 0 begins at home, the next where it ended.
+        """See :class:`~robotsac.learner.world.World`; held-out episodes begin at home, others where the last one ended.
 
         Raises:
             GuardFault, ArmStateError: from the arm.
         """
         self._noise.renew()
         if held_out is not None:
-            return self._env.reset(options={"goal_seed": HELD_OUT_SEED + held_out, "home": held_out == 0})[0]
+            return self._env.reset(options={"goal_seed": HELD_OUT_SEED + held_out, "home": True})[0]
         seed, self._seed = self._seed, None
         return self._env.reset(seed=seed)[0]
 
@@ -90,6 +91,10 @@ class ArmWorld:
     def noise(self, size: int) -> Vector:
         """Held as long as ``collect.noise_hold_s`` says."""
         return self._noise.draw(size)
+
+    def generators(self) -> dict[str, np.random.Generator]:
+        """See :class:`~robotsac.learner.world.World`."""
+        return self._generators
 
     def close(self) -> None:
         """See :class:`~robotsac.learner.world.World`."""

@@ -8,8 +8,8 @@ from robotsac.actor.collect import CollectOptions, CollectReport, collect, repor
 from robotsac.cli.console import StatusLine, print_error, say, spell_out
 from robotsac.cli.options import run_folder
 from robotsac.config import LinkConfig, load_config
-from robotsac.errors import ConfigError
-from robotsac.link.sockets import endpoint
+from robotsac.errors import ConfigError, LinkError
+from robotsac.link.address import endpoint
 
 
 def run_collect(
@@ -28,11 +28,21 @@ def run_collect(
         RobotsacError: before anything started.
     """
     config = load_config(robot, files, [*_address(learner, overrides), *overrides])
-    endpoint(config.link.address)  # refused here, before an arm is touched
+    _require_endpoint(config.link.address, learner)
     options = CollectOptions(folder=run_folder(run, config.robot.name), steps=steps, offline=offline)
     with StatusLine(plain=as_json) as status:
         report = collect(config, options, lambda s: status.update(s.line()), status.event)
     return finish(report, config.link, as_json)
+
+
+def _require_endpoint(address: str, learner: str | None) -> None:
+    """Refuse an address here, before an arm is touched; the command uses the option that was typed. Raises LinkError."""
+    try:
+        endpoint(address)
+    except LinkError as error:
+        if learner is not None:
+            error.command = error.command.replace("--set link.address=", "--learner ")
+        raise
 
 
 def _address(learner: str | None, overrides: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from robotsac.config.folders import find_config
 from robotsac.config.loading import SHOW_KEYS, edit_command, robot_command
 from robotsac.config.schema import LinkConfig
 from robotsac.errors import AGAIN, LEARN, ROBOT_FILE, ConfigError, RobotsacError
@@ -64,9 +65,9 @@ def _look_at_robot(typed: list[str]) -> str:
     options = [(SHORT.get(option, option), value) for option, value in itertools.pairwise(_apart(typed))]
     robot = next((value for option, value in reversed(options) if option == "--robot"), None)
     files = [value for option, value in options if option == "--config"]
-    if robot is None:
-        return edit_command(Path(files[-1])) if files else SHOW_KEYS
     try:
+        if robot is None:
+            return edit_command(find_config(Path(files[-1]))) if files else SHOW_KEYS
         return robot_command(robot, laid_over=bool(files) or "--set" in dict(options))
     except ConfigError as nowhere:
         return nowhere.command
@@ -75,7 +76,8 @@ def _look_at_robot(typed: list[str]) -> str:
 def _without(option: str, value: str, typed: list[str]) -> list[str]:
     """``typed`` without what ``option`` with ``value`` will replace.
 
-    That is the same option; of ``--set`` the same key; and with another ``--robot`` what was set of the old one's driver.
+    That is the same option; of ``--set`` the same key; with another ``--robot`` what was set of the old one's driver; and
+    the learner's address, which has an option of its own.
     """
     words = _apart(typed)
     old = set()
@@ -84,9 +86,13 @@ def _without(option: str, value: str, typed: list[str]) -> list[str]:
             option != "--set" or given.startswith(value.partition("=")[0] + "=")
         )
         of_old_robot = option == "--robot" and name == "--set" and given.startswith("robot.driver.")
-        if same or of_old_robot:
+        if same or of_old_robot or (_is_address(option, value) and _is_address(name, given)):
             old |= {i, i + 1}
     return [word for i, word in enumerate(words) if i not in old]
+
+
+def _is_address(option: str, value: str) -> bool:
+    return option == "--learner" or (option == "--set" and value.startswith("link.address="))
 
 
 def _apart(typed: list[str]) -> list[str]:
@@ -100,7 +106,7 @@ def print_error(error: RobotsacError) -> None:
     with contextlib.suppress(*NOBODY_LISTENS):
         console.print(Text.assemble(("robotsac: ", "bold red"), error.message))
         if error.reason:
-            console.print(Text.assemble(("   why: ", "bold"), error.reason))
+            console.print(Text.assemble(("   why: ", "bold"), error.reason.replace("\n", "\n" + " " * len("   why: "))))
         if error.command:
             console.print(Text.assemble(("   try: ", "bold"), error.command))
 

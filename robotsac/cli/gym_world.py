@@ -89,6 +89,10 @@ class GymWorld:
         """Anew at each step."""
         return self._noise.standard_normal(size, dtype=np.float32)
 
+    def generators(self) -> dict[str, np.random.Generator]:
+        """See :class:`~robotsac.learner.world.World`."""
+        return {"random_action": self._random, "noise": self._noise}
+
     def close(self) -> None:
         """See :class:`~robotsac.learner.world.World`."""
         self._env.close()

@@ -58,7 +58,7 @@ def run_learn_command(
                 stop.set()  # whoever started this is gone and will not stop it
             show(body)
 
-        code = run_learn(settings, folder, resume=resume, on_status=on_status, stop=stop)
+        code = run_learn(settings, folder, resume=resume, on_status=on_status, on_event=status.event, stop=stop)
     if not as_json:
         say(f"stopped; go on with: robotsac learn --run {run or folder.name} --resume")
     return code
@@ -144,10 +144,16 @@ class _JsonPrinter:
 
 
 def _line(body: dict[str, Any]) -> str:
+    if body["state"] == "resuming":
+        return (
+            f"{body['run']} resuming from {body['updates']:,} updates, {body['records']:,} records in the log, "
+            f"policy v{body['policy_version']}"
+        )
     names = ", ".join(f"{robot['robot']} {robot['state']}" for robot in body["robots"]) or "no robot yet"
+    silent = f"trainer silent for {body['trainer_silent_s']:.0f} s  " if body["trainer_silent_s"] else ""
     success = f"{body['success_rate']:.0%}" if body["episodes"] else "–"
     return (
-        f"{body['run']} {body['state']}  {body['updates']:,} updates {body['updates_per_s']:.0f}/s  "
+        f"{body['run']} {body['state']}  {silent}{body['updates']:,} updates {body['updates_per_s']:.0f}/s  "
         f"{body['env_steps']:,} steps {body['env_steps_per_s']:.0f}/s  success {success}  "
         f"return {body['return']:.2f}  policy v{body['policy_version']}  {names}"
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -72,6 +71,11 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _was_typed(ctx: typer.Context, name: str) -> bool:
+    source = ctx.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
 @app.callback()
 def _root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
@@ -123,6 +127,7 @@ def learn(
 
 @app.command()
 def train(
+    ctx: typer.Context,
     robot: Robot = "arm0-twin",
     run: Run = None,
     steps: Annotated[
@@ -133,11 +138,19 @@ def train(
     ] = None,
     episodes: Annotated[int, typer.Option(min=0, help="Held-out episodes of the final evaluation.")] = 50,
     sync: Annotated[bool, typer.Option("--sync", help="Act and learn in turn in one process, in simulation.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="With --sync: go on with the run --run that was cut, from its last evaluation and with its settings. "
+            "It begins a new episode, so it is not bit for bit the run that was not cut.",
+        ),
+    ] = False,
     env: Annotated[
         str | None,
         typer.Option(
             help="With --sync: a gymnasium id with box spaces; default: the arm of --robot. Learning's defaults are "
-            "for arms at 50 Hz; --config configs/gym.toml is SAC as published for gymnasium's tasks."
+            "for arms at 50 Hz; --config gym is SAC as published for gymnasium's tasks."
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="With --sync: instead of learn.seed.")] = None,
@@ -148,23 +161,15 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Learner and collector together on this machine, as separate processes; then evaluate. Or --sync: one process."""
-    if sync:
-        if until_success is not None:
-            raise ConfigError(
-                "there is no --until-success with --sync",
-                reason="it trains for --steps, so that runs can be compared",
-                command="robotsac train --sync --robot arm0-sim",
-            )
-        from robotsac.cli.sync import SyncOptions, run_sync
+    from robotsac.cli.sync_options import SyncOptions, require_fitting
 
-        options = SyncOptions(env, robot, run, steps, eval_every, eval_episodes, seed)
+    typed = frozenset(name for name in ctx.params if _was_typed(ctx, name))
+    require_fitting(typed, sync, env, run)
+    if sync:
+        from robotsac.cli.sync import run_sync
+
+        options = SyncOptions(env, robot, run, steps, eval_every, eval_episodes, seed, resume, typed)
         raise typer.Exit(run_sync(options, config or [], overrides or [], as_json))
-    if env is not None:
-        raise ConfigError(
-            f"--env {env} without --sync",
-            reason="the arm's processes know no environment but the arm's",
-            command=f"robotsac train --sync --env {shlex.quote(env)}",
-        )
     from robotsac.cli.train import run_train
 
     raise typer.Exit(run_train(robot, run, steps, until_success, episodes, config or [], overrides or [], as_json))
@@ -192,7 +197,8 @@ def twin(
     link: Annotated[Path | None, typer.Option(help="Symbolic link to keep pointing at the port.")] = None,
     seconds: Annotated[float | None, typer.Option(min=0, help="End after this long.")] = None,
     from_stdin: Annotated[
-        bool, typer.Option("--from-stdin", help="The resolved [robot] comes as one JSON line on stdin, from a driver.")
+        bool,
+        typer.Option("--from-stdin", help="The resolved \\[robot] comes as one JSON line on stdin, from a driver."),
     ] = False,
     config: Files = None,
     overrides: Overrides = None,
@@ -208,8 +214,8 @@ def twin(
 def policy_show(
     path: Annotated[Path, typer.Argument(help="Policy bundle (.onnx), or a run folder.")], as_json: AsJson = False
 ) -> None:
-    """What a policy bundle says about itself."""
-    from robotsac.cli.inspect import show_policy
+    """What a policy bundle says about itself, and whether it computes here what it did at the learner (else exit code 7)."""
+    from robotsac.cli.show_policy import show_policy
 
     raise typer.Exit(show_policy(path, as_json))
 

@@ -9,7 +9,8 @@ import typer
 
 Robot = Annotated[str, typer.Option("--robot", "-r", help="Robot by name (configs/NAME.toml) or path.")]
 Files = Annotated[
-    list[Path] | None, typer.Option("--config", help="Further TOML file laid over the robot's; repeatable.")
+    list[Path] | None,
+    typer.Option("--config", help="Further TOML file, by name (configs/NAME.toml) or path, laid over; repeatable."),
 ]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one key; repeatable.")

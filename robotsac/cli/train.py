@@ -22,13 +22,15 @@ from robotsac.cli.inspect import find_bundle
 from robotsac.cli.learn import require_learner
 from robotsac.cli.options import run_folder
 from robotsac.config import Config, load_config
-from robotsac.config.loading import find_robot
+from robotsac.config.folders import find_config, find_robot
 from robotsac.errors import ConfigError, RobotsacError
 from robotsac.policy.store import BundleStore
 
 LEARNER_STARTS_MAX = 4
 LEARNER_PATIENCE_S = 40.0
 HELD_OUT_SEED = 1_000_000
+# What is suggested instead of too few steps: reach takes about so many, and other tasks some multiple of their start.
+STEPS_MIN, USEFUL_FACTOR = 10_000, 10
 INTERRUPTED = 130
 
 
@@ -50,6 +52,7 @@ def run_train(
     folder = run_folder(run, f"{Path(robot).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     address = f"tcp://127.0.0.1:{_free_port()}"
     config = load_config(robot, files, [*overrides, f"link.address={address!r}"])
+    _require_enough(steps, config.learn.start_steps)
     require_learner(config.learn)
     if (folder / "learner").exists() or (folder / "robot").exists() or (folder / "run.json").exists():
         raise ConfigError(
@@ -81,6 +84,16 @@ def run_train(
         faults = folder / "robot" / "faults"
         result = evaluate_bundle(config, find_bundle(folder), episodes, HELD_OUT_SEED, as_json, faults)
     return _finish(folder, config, report, result, as_json)
+
+
+def _require_enough(steps: int, start_steps: int) -> None:
+    """Refuse before an arm moves what would be refused after it has. Raises ConfigError."""
+    if steps <= start_steps:
+        raise ConfigError(
+            f"--steps {steps} is too few to learn anything from",
+            reason=f"training begins after learn.start_steps {start_steps} steps",
+            command=f"--steps {max(STEPS_MIN, USEFUL_FACTOR * start_steps)}",
+        )
 
 
 class LearnerProcess:
@@ -240,7 +253,7 @@ def _learner_pace(folder: Path) -> tuple[int, float]:
 
 def _learner_arguments(robot: str, files: list[Path], overrides: list[str], address: str) -> list[str]:
     arguments = ["--json"]
-    for file in (find_robot(robot), *files):
+    for file in (find_robot(robot), *map(find_config, files)):
         arguments += ["--config", str(file)]
     for override in (*overrides, f"link.address={address!r}"):
         arguments += ["--set", override]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from pathlib import Path
 
 import robotsac
@@ -16,7 +17,7 @@ def robot_names() -> list[str]:
 
 
 def config_folders() -> list[Path]:
-    """Where robot files are looked for, first hit wins: ``$ROBOTSAC_CONFIG_DIR``, ``./configs``, the user's config
+    """Where they are looked for, first hit wins: ``$ROBOTSAC_CONFIG_DIR``, ``./configs``, the user's config
     folder, the ones that came with the package."""
     package = Path(robotsac.__file__).resolve().parent
     home = Path(os.environ.get("XDG_CONFIG_HOME", Path.home() / ".config"))
@@ -34,7 +35,7 @@ def find_robot(robot: str) -> Path:
     """
     if robot.endswith(".toml") or os.sep in robot:
         path = Path(robot)
-        _require_file(path)
+        require_file(path)
         return path
     for folder in config_folders():
         if (path := folder / f"{robot}.toml").is_file():
@@ -49,6 +50,13 @@ def find_robot(robot: str) -> Path:
 
 
 def require_file(path: Path) -> None:
+    """Refuse a path that is no file. Raises ConfigError."""
+    if path.is_dir():
+        raise ConfigError(
+            f"{path} is a folder, not a file",
+            reason="it was named on the command line or by a config file, which takes one TOML or MJCF file",
+            command=f"ls {shlex.quote(str(path))}",
+        )
     if not path.is_file():
         raise ConfigError(
             f"there is no file {path}",
@@ -68,6 +76,8 @@ def find_config(file: Path) -> Path:
     for folder in config_folders():
         if (path := folder / f"{file}.toml").is_file():
             return path
+    if file.is_dir():
+        return file  # refused as what it is where it is read
     known = sorted({path.stem for path in _files()})
     nearest = difflib.get_close_matches(str(file), known, n=1)
     raise ConfigError(

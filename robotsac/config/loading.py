@@ -54,7 +54,11 @@ def load_learner_settings(files: Sequence[Path] = (), overrides: Sequence[str] =
     Raises:
         ConfigError: with every mistake found.
     """
-    tree = laid_over({}, files, overrides)
+    return learner_settings_of(laid_over({}, files, overrides))
+
+
+def learner_settings_of(tree: Tree) -> LearnerSettings:
+    """``[link]`` and ``[learn]`` of ``tree``; see :func:`load_learner_settings`. Raises ConfigError."""
     foreign = set(Config.model_fields) - set(LearnerSettings.model_fields)
     return validate(LearnerSettings, {key: value for key, value in tree.items() if key not in foreign}, "the learner")
 
@@ -142,10 +146,10 @@ def validate(model: type[Model], tree: Mapping[str, Any], what: str, command: st
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(model, item) for item in error.errors()]
+        lines = [_explain(model, item) for item in _causes(error.errors())]
         raise ConfigError(
             f"the configuration of {what} has {len(lines)} mistake{'s' if len(lines) != 1 else ''}",
-            reason="\n  ".join(["", *lines]) if len(lines) > 1 else lines[0],
+            reason="\n".join(lines),
             command=command,
         ) from error
 
@@ -210,14 +214,30 @@ def _parse_value(text: str) -> Any:
         return text
 
 
+def _causes(items: Sequence[Any]) -> list[Any]:
+    """Without the lists that pydantic calls too short because their entries are wrong."""
+    places = [tuple(item["loc"]) for item in items]
+
+    def has_wrong_entries(place: tuple[Any, ...]) -> bool:
+        return any(len(other) > len(place) and other[: len(place)] == place for other in places)
+
+    return [item for item in items if item["type"] != "too_short" or not has_wrong_entries(tuple(item["loc"]))]
+
+
 def _explain(model: type[BaseModel], item: Any) -> str:
     location = tuple(item["loc"])
     path = ".".join(str(part) for part in location)
+    if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        keys = _siblings(model, (*location, ""))
+        example = f", such as {path}.{keys[0]}" if keys and path else ""
+        return (
+            f"{path or 'this'} is a table of keys, not a value: set the keys in it{example} (given: {item['input']!r})"
+        )
     if item["type"] == "extra_forbidden":
         nearest = difflib.get_close_matches(str(location[-1]), _siblings(model, location), n=1, cutoff=0.5)
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         return f"{path}: unknown key{hint}"
-    message = str(item["msg"]).removeprefix("Value error, ")
+    message = str(item["msg"]).removeprefix("Value error, ").replace("valid tuple", "list")
     given = item.get("input")
     shown = "" if item["type"] in ("missing", "value_error") or isinstance(given, dict) else f" (given: {given!r})"
     return f"{path + ': ' if path else ''}{message[0].lower()}{message[1:]}{shown}"
@@ -247,6 +267,7 @@ __all__ = [
     "find_config",
     "find_robot",
     "laid_over",
+    "learner_settings_of",
     "load_config",
     "load_learner_settings",
     "merge",

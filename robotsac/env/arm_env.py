@@ -22,11 +22,12 @@ from robotsac.env.checked_task import open_task
 from robotsac.env.codec import OBS_BOUND, Codec
 from robotsac.env.stability import check_gains, largest_inertias
 from robotsac.env.task import task_parameters
-from robotsac.errors import ArmStateError, GuardFault, RobotsacError, TaskError
+from robotsac.errors import ArmStateError, ConfigError, GuardFault, RobotsacError, TaskError
 from robotsac.guard import ControlTick, Guard, GuardState, never
 from robotsac.records import EpisodeEnd, Flag
 
 Observation = NDArray[np.float32]
+CLEAR_FAULT = "env.unwrapped.guard.clear_fault()"
 
 
 class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
@@ -197,8 +198,8 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
         elif state is GuardState.FAULT:
             raise ArmStateError(
                 f"{self.arm.spec.name} has a latched fault",
-                reason=f"{self.guard.fault}; it stays until an operator has seen to its cause and clears it",
-                command="env.unwrapped.guard.clear_fault()",
+                reason=f"{self.guard.fault}; once an operator has seen to its cause, {CLEAR_FAULT} clears it",
+                command=CLEAR_FAULT,
             )
         self.guard.hold()
 
@@ -227,7 +228,11 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
 
 
 def make_arm_env(
-    robot: str = "arm0-sim", task: str | None = None, overrides: Sequence[str] = (), config: Config | None = None
+    robot: str = "arm0-sim",
+    task: str | None = None,
+    overrides: Sequence[str] = (),
+    config: Config | None = None,
+    render_mode: str | None = None,
 ) -> ArmEnv:
     """gymnasium's entry point for ``robotsac/Arm-v0``.
 
@@ -236,7 +241,19 @@ def make_arm_env(
         task: task name; default: the one the robot's configuration names.
         overrides: as ``--set`` on the command line.
         config: a resolved configuration instead of all that.
+        render_mode: ``None``: nothing is drawn here. The arm's joints are in ``env.unwrapped.guard.joints``, and MuJoCo's
+            own viewer shows the model, ``env.unwrapped.config.robot.model``.
+
+    Raises:
+        ConfigError, DriverUnavailable, TaskError: as :class:`ArmEnv`, and for any other ``render_mode``.
     """
+    if render_mode is not None:
+        raise ConfigError(
+            f"render_mode {render_mode!r} is not there, only None is",
+            reason="nothing is drawn here: env.unwrapped.guard.joints tells where the arm is, and "
+            "`python -m mujoco.viewer --mjcf=FILE` shows the file in env.unwrapped.config.robot.model",
+            command='gymnasium.make("robotsac/Arm-v0", render_mode=None)',
+        )
     if config is None:
         chosen = [f"task.name={task!r}"] if task is not None else []
         config = load_config(robot, overrides=[*chosen, *overrides])

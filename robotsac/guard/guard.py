@@ -12,10 +12,8 @@ what crosses a process border later.
 
 from __future__ import annotations
 
-import enum
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -28,6 +26,7 @@ from robotsac.errors import ArmStateError, FaultCode, GuardFault, JointFault, Ro
 from robotsac.guard.bus_loop import BusLoop, GuardCounters, Tally, Target
 from robotsac.guard.motion import plan, tracking
 from robotsac.guard.recorder import FlightRecorder
+from robotsac.guard.state import ControlTick, GuardState
 from robotsac.records import Flag
 
 # Rest is called after this many bus ticks in a row below rest_dq_rad_s.
@@ -37,37 +36,6 @@ REST_TICKS = 10
 def never() -> bool:
     """The answer of one who does not interrupt."""
     return False
-
-
-class GuardState(enum.Enum):
-    """What the guard is doing with the arm."""
-
-    DISARMED = "disarmed"
-    HOLD = "hold"
-    ACTIVE = "active"
-    STOPPING = "stopping"
-    FAULT = "fault"
-
-
-@dataclass(frozen=True, slots=True)
-class ControlTick:
-    """What one control period brought.
-
-    Attributes:
-        state: joint state at its end.
-        tau_policy: policy torque that was really applied (n,), N·m: mean over the bus ticks of what the joints were told,
-            with gravity compensation and policy damping taken off.
-        flags: every limit that acted, and LATE / STALE.
-        admit_ns, exchange_ns: time spent in limits and dynamics, and on the bus.
-        done_ns: ``time.perf_counter_ns`` when the last bus round was complete.
-    """
-
-    state: JointState
-    tau_policy: Vector
-    flags: Flag
-    admit_ns: int
-    exchange_ns: int
-    done_ns: int
 
 
 class Guard:

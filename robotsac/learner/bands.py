@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robotsac.errors import StorageError, path_command
+from robotsac.learner.heading import draw_heading
 
 COLOURS = ("#1f6f8b", "#c8553d", "#5b8c3e", "#8a5a9e", "#b08a2e", "#444444")
 TEXT_COLOUR, GOAL_COLOUR = "#333333", "#999999"
+LATE = 0.85
+"""A goal beyond this share of the axis has its name to the left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,22 @@ class Band:
     values: NDArray[np.float64]
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What a mean is to reach, and by how many steps."""
+
+    name: str
+    env_steps: float
+    value: float
+
+
 def plot_bands(
     path: Path,
     bands: Sequence[Band],
     title: str,
     note: str,
     label: str,
-    goals: Mapping[str, float] | None = None,
+    goals: Sequence[Goal] = (),
     limits: tuple[float, float] | None = None,
 ) -> None:
     """Mean (line) and lowest to highest (band) of each, over environment steps.
@@ -45,9 +57,9 @@ def plot_bands(
     Args:
         path: of the PNG.
         bands: what to draw; more than six repeat their colours.
-        title, note: above, to the left and to the right.
+        title, note: above, one below the other.
         label: of the y axis.
-        goals: horizontal lines, by name.
+        goals: each a marker at its step and a line from there on.
         limits: of the y axis; ``None`` = what there is.
 
     Raises:
@@ -62,8 +74,9 @@ def plot_bands(
     axes = figure.add_subplot()
     for number, band in enumerate(bands):
         _draw(axes, band, COLOURS[number % len(COLOURS)])
-    for name, value in (goals or {}).items():
-        _draw_goal(axes, name, value)
+    end = max((float(band.env_steps[-1]) for band in bands), default=0.0)
+    for goal in goals:
+        _draw_goal(axes, goal, max(end, goal.env_steps))
     _style(axes, title, note, label)
     if limits is not None:
         axes.set_ylim(*limits)
@@ -77,14 +90,17 @@ def plot_bands(
         ) from error
 
 
-def _draw_goal(axes: Any, name: str, value: float) -> None:
-    axes.axhline(value, color=GOAL_COLOUR, linewidth=1.0, linestyle=(0, (4, 3)))
+def _draw_goal(axes: Any, goal: Goal, end: float) -> None:
+    """From its step to ``end``: two goals of one height stand beside each other, not on each other."""
+    axes.plot([goal.env_steps, end], [goal.value] * 2, color=GOAL_COLOUR, linewidth=1.0, linestyle=(0, (4, 3)))
+    axes.plot([goal.env_steps], [goal.value], marker="v", color=GOAL_COLOUR, markersize=6, clip_on=False)
+    late = goal.env_steps > LATE * end
     axes.annotate(
-        name,
-        (0.0, value),
-        xycoords=("axes fraction", "data"),
-        xytext=(4, 3),
+        goal.name,
+        (goal.env_steps, goal.value),
+        xytext=(-4 if late else 4, 5),
         textcoords="offset points",
+        ha="right" if late else "left",
         fontsize=8,
         color=GOAL_COLOUR,
     )
@@ -99,8 +115,7 @@ def _draw(axes: Any, band: Band, colour: str) -> None:
 
 
 def _style(axes: Any, title: str, note: str, label: str) -> None:
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=TEXT_COLOUR, pad=12)
-    axes.set_title(note, loc="right", fontsize=9, color="#777777", pad=12)
+    draw_heading(axes, title, note)
     axes.set_xlabel("environment steps (1)", color=TEXT_COLOUR)
     axes.set_ylabel(label, color=TEXT_COLOUR)
     axes.set_xlim(left=0.0)

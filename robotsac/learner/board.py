@@ -16,7 +16,8 @@ LEARNER_FIELDS = (
     "successes_permille",
     "trainer_state",
 )
-"""Written by the trainer, but for one, once the supervisor has set them up. ``credit_total``: records the learner is
+"""Written by the trainer, but for one, once it has loaded; until then they hold what the supervisor found in the run
+folder. ``credit_total``: records the learner is
 willing to have durable (see ``limiter``); ``beat_ns``: monotonic time of the trainer's last sign of life; ``records``:
 those it has read from the log; ``successes_permille``: over the last episodes; ``trainer_state``: :class:`TrainerState`.
 
@@ -32,3 +33,8 @@ class TrainerState(enum.IntEnum):
     TRAINING = 3
     WAITING_FOR_DATA = 4
     STOPPING = 5
+    RESUMING = 6
+
+
+LOADING = (TrainerState.STARTING, TrainerState.RESUMING)
+"""Imports, the first template, a replay that is read again: long work, and counters that do not count yet."""

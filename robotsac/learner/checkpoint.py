@@ -8,37 +8,32 @@ the run that was not interrupted.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor
 from torch.optim import Optimizer
 
 from robotsac.config.learn import LearnConfig
 from robotsac.contract import Contract
 from robotsac.errors import ANOTHER_RUN, CheckpointError, StorageError, path_command
+from robotsac.learner.algorithm import Algorithm
 from robotsac.learner.learning import Learning
 from robotsac.learner.resume_rules import differences
+from robotsac.learner.sealed import Sealed, read_sealed, write_sealed
 
 SCHEMA = 2
 PREFIX = "checkpoint-"
-TENSORS_FILE = "tensors.safetensors"
-MANIFEST_FILE = "manifest.json"
+WITHOUT_IT = "without it, the run goes on from the one before"
 
 
-class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a checkpoint says about itself.
+class Manifest(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a checkpoint says about itself, beside what :class:`~robotsac.learner.sealed.Sealed` does.
 
     Args:
-        schema: version of this layout.
         run_id: of the run.
         updates, transitions, records, env_steps: counters at the time.
         replay_row: last row of the replay log that is in the ring.
@@ -51,10 +46,8 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         config_digest: sha256 of the learner's settings.
         contract: of the replay log.
         versions: of the software.
-        tensors_sha256: of the tensor file.
     """
 
-    schema: int
     run_id: str
     updates: int
     transitions: int
@@ -68,7 +61,6 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     config_digest: str
     contract: Contract
     versions: dict[str, str]
-    tensors_sha256: str
     prior_rows: tuple[int, ...] = ()
     prior_transitions: int = 0
 
@@ -98,18 +90,8 @@ class CheckpointFolder:
         path = self.folder / f"{PREFIX}{manifest.updates:010d}-{manifest.replay_row:010d}"
         if path.exists():
             return path  # same updates, same log row: the same state
-        data = save(tensors)
-        manifest = msgspec.structs.replace(manifest, tensors_sha256=hashlib.sha256(data).hexdigest())
-        temporary = self.folder / f".{path.name}.{os.getpid()}.tmp"
         try:
-            for left_over in self.folder.glob(f".{PREFIX}*.tmp"):
-                shutil.rmtree(left_over, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            _write_synced(temporary / TENSORS_FILE, data)
-            _write_synced(temporary / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(manifest), indent=2))
-            _sync_folder(temporary)
-            temporary.rename(path)
-            _sync_folder(self.folder)
+            write_sealed(path, tensors, manifest)
             for old in self.paths()[: -self._keep]:
                 shutil.rmtree(old)
         except OSError as error:
@@ -129,24 +111,7 @@ class CheckpointFolder:
             CheckpointError: it is incomplete or damaged; an older one is not taken silently in its place.
         """
         paths = self.paths()
-        return _load(paths[-1]) if paths else None
-
-
-def _load(path: Path) -> tuple[Manifest, dict[str, Tensor]]:
-    try:
-        manifest = msgspec.json.decode((path / MANIFEST_FILE).read_bytes(), type=Manifest)
-        data = (path / TENSORS_FILE).read_bytes()
-        if manifest.schema != SCHEMA:
-            raise ValueError(f"checkpoint schema {manifest.schema} is not {SCHEMA}")
-        if hashlib.sha256(data).hexdigest() != manifest.tensors_sha256:
-            raise ValueError(f"sha256 of {TENSORS_FILE} differs from the manifest's")
-        return manifest, load(data)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} is damaged",
-            reason=f"{error}; without it, the run goes on from the one before",
-            command=shlex.join(("rm", "-r", str(path))),
-        ) from error
+        return read_sealed(paths[-1], Manifest, SCHEMA, WITHOUT_IT) if paths else None
 
 
 def require_same_run(manifest: Manifest, run_id: str, learn: LearnConfig, contract: Contract, device: str) -> None:
@@ -172,12 +137,17 @@ def require_same_run(manifest: Manifest, run_id: str, learn: LearnConfig, contra
 
 def learning_tensors(learning: Learning) -> dict[str, Tensor]:
     """Every tensor of ``learning`` under a name, on the CPU; the inverse is :func:`restore`."""
-    named = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _live_tensors(learning).items()}
-    for name, generator in _generators(learning).items():
+    return state_tensors(learning.state, _generators(learning))
+
+
+def state_tensors(state: Algorithm, generators: Mapping[str, torch.Generator]) -> dict[str, Tensor]:
+    """Every tensor of ``state`` and the states of ``generators`` under a name, on the CPU; see :func:`restore_state`."""
+    named = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in _live_tensors(state).items()}
+    for name, generator in generators.items():
         named[name] = generator.get_state()
-    for group, adam in _optimizers(learning).items():
-        for index, parameter in enumerate(adam.param_groups[0]["params"]):
-            for key, value in adam.state.get(parameter, {}).items():
+    for group, optimizer in _optimizers(state).items():
+        for index, parameter in enumerate(_parameters(optimizer)):
+            for key, value in optimizer.state.get(parameter, {}).items():
                 named[f"{group}.{index}.{key}"] = value.detach().cpu().contiguous().clone()
     return named
 
@@ -192,7 +162,25 @@ def restore(learning: Learning, manifest: Manifest, tensors: dict[str, Tensor]) 
             ``learning`` is then not to be used.
         StorageError: prior data cannot be read.
     """
-    live, generators, optimizers = _live_tensors(learning), _generators(learning), _optimizers(learning)
+    restore_state(learning.state, _generators(learning), tensors)
+    learning.state.updates = manifest.updates
+    _restore_prior(learning, manifest)
+
+
+def restore_state(
+    state: Algorithm,
+    generators: Mapping[str, torch.Generator],
+    tensors: Mapping[str, Tensor],
+    command: str = ANOTHER_RUN,
+) -> None:
+    """Put the tensors of :func:`state_tensors` into a fresh ``state`` built from the same settings, and ``generators``.
+
+    Its count of updates is the caller's to set; ``command`` is what helps when they do not fit.
+
+    Raises:
+        CheckpointError: a tensor is missing, left over or of another shape; ``state`` is then not to be used.
+    """
+    live, optimizers = _live_tensors(state), _optimizers(state)
     states = {name for name in tensors if name.rpartition(".")[0].rpartition(".")[0] in optimizers}
     unmatched = (live.keys() | generators.keys()) ^ (tensors.keys() - states)
     unmatched |= {name for name in live.keys() & tensors.keys() if live[name].shape != tensors[name].shape}
@@ -200,7 +188,7 @@ def restore(learning: Learning, manifest: Manifest, tensors: dict[str, Tensor]) 
         raise CheckpointError(
             "the checkpoint's tensors are not those of this software",
             reason=f"differing: {', '.join(sorted(unmatched))}",
-            command=ANOTHER_RUN,
+            command=command,
         )
     with torch.no_grad():
         for name, tensor in live.items():
@@ -209,11 +197,9 @@ def restore(learning: Learning, manifest: Manifest, tensors: dict[str, Tensor]) 
         generator.set_state(tensors[name])
     for name in states:
         group, index, key = name.rsplit(".", 2)
-        parameter = optimizers[group].param_groups[0]["params"][int(index)]
+        parameter = _parameters(optimizers[group])[int(index)]
         # Assigned, not load_state_dict: that would cast the step counter, and Adam would not be where it was.
         optimizers[group].state[parameter][key] = tensors[name].to(parameter.device)
-    learning.state.updates = manifest.updates
-    _restore_prior(learning, manifest)
 
 
 def _restore_prior(learning: Learning, manifest: Manifest) -> None:
@@ -228,8 +214,7 @@ def _restore_prior(learning: Learning, manifest: Manifest) -> None:
         )
 
 
-def _live_tensors(learning: Learning) -> dict[str, Tensor]:
-    state = learning.state
+def _live_tensors(state: Algorithm) -> dict[str, Tensor]:
     named = {
         f"{prefix}.{name}": tensor
         for prefix, module in state.modules().items()
@@ -243,20 +228,9 @@ def _generators(learning: Learning) -> dict[str, torch.Generator]:
     return generators | ({} if learning.prior is None else {"generator.prior": learning.prior_generator})
 
 
-def _optimizers(learning: Learning) -> dict[str, Optimizer]:
-    return {f"adam.{name}": optimizer for name, optimizer in learning.state.optimizers().items()}
+def _optimizers(state: Algorithm) -> dict[str, Optimizer]:
+    return {f"adam.{name}": optimizer for name, optimizer in state.optimizers().items()}
 
 
-def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

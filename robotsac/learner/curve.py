@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from robotsac.errors import StorageError, path_command
+from robotsac.learner.heading import draw_heading
 from robotsac.learner.metrics import FILE_NAME, RECENT_EPISODES, read_lines
 from robotsac.learner.run_folder import run_argument, run_name
 
 PICTURE = "learning_curve.png"
 WINDOWS_MIN = 3
 """Means are over at most this share of a short run's episodes, one third."""
+LOW_PERCENT = 4.0
+"""Half the height of a label: a lower one would stand on the axis."""
 SUCCESS_COLOUR, RETURN_COLOUR, RANDOM_COLOUR, TEXT_COLOUR = "#1f6f8b", "#c8553d", "#e8e8e8", "#333333"
 
 
@@ -88,9 +91,8 @@ def _draw(axes: Any, lines: list[dict[str, Any]], name: str, evaluation: tuple[i
         )
     end_s = float(time_s[-1])
     _mark_end(axes, end_s, float(rate[-1]), evaluation)
-    axes.set_title(f"Learning curve of {name}", loc="left", fontsize=13, fontweight="bold", color=TEXT_COLOUR, pad=12)
-    note = f"{len(lines)} episodes (dots: their returns), lines: means over {window}"
-    axes.set_title(note, loc="right", fontsize=9, color="#777777", pad=12)
+    note = f"{len(lines)} episode{'s' if len(lines) != 1 else ''} (dots: their returns), lines: means over {window}"
+    draw_heading(axes, f"Learning curve of {name}", note)
     axes.set_xlabel("robot time under control (s)", color=TEXT_COLOUR)
     axes.set_ylabel("success rate (%)", color=SUCCESS_COLOUR)
     right.set_ylabel("return of an episode", color=RETURN_COLOUR)
@@ -104,7 +106,9 @@ def _mark_end(axes: Any, end_s: float, rate: float, evaluation: tuple[int, int] 
     look = {"color": SUCCESS_COLOUR, "clip_on": False}
     axes.plot([end_s], [rate], "o", markersize=6, **look)
     if evaluation is None:
-        _label(axes, f"{rate:.0f} %", (end_s, rate), (8, 0), ha="left", va="center")
+        # Above the axis, not on it.
+        low = rate < LOW_PERCENT
+        _label(axes, f"{rate:.0f} %", (end_s, rate), (8, 3 if low else 0), ha="left", va="bottom" if low else "center")
         return
     successes, episodes = evaluation
     evaluated, evaluated_s = 100.0 * successes / episodes, end_s * 1.10

@@ -7,6 +7,7 @@ folder; ingest announces them and hands them out. A trainer that is busy for sec
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from robotsac.link.learner_end import LearnerEnd, Progress
 from robotsac.link.policy_fetch import PolicyShelf
 from robotsac.link.sockets import LearnerSocket
 from robotsac.policy.store import BundleStore
+from robotsac.process import end_with_parent, starter
 from robotsac.shared import SharedBlock
 from robotsac.signals import obey_supervisor
 
@@ -60,7 +62,9 @@ def ingest_main(args: IngestArgs) -> None:
     Raises:
         SystemExit: with the error's exit code, after an error that was raised on purpose.
     """
-    parent, told = os.getppid(), obey_supervisor()
+    parent, told = starter(), obey_supervisor()
+    end_with_parent(signal.SIGKILL)  # at once when that one is gone already: a successor wants the port
+    end_with_parent(signal.SIGTERM)
     (args.run_dir / INGEST_ERROR_FILE).unlink(missing_ok=True)
     try:
         ingest(args, lambda: told.count > 0 or os.getppid() != parent)
@@ -76,7 +80,7 @@ def ingest(args: IngestArgs, stopping: Callable[[], bool]) -> None:
         LinkError: the address cannot be had.
         StorageError: the log cannot be written; nothing unwritten has been acknowledged.
     """
-    link, parent = args.settings.link, os.getppid()
+    link, parent = args.settings.link, starter()
     board = SharedBlock.attach(args.board_name, LEARNER_FIELDS)
     try:
         with LearnerSocket(link) as socket, ReplayLog(args.run_dir / FILE_NAME) as log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,3 +115,43 @@ class Replay:
             self._rows.index_select(0, where), self._widths, dim=1
         )
         return Batch(obs, action, reward.squeeze(1), next_obs, terminal.squeeze(1), *(k.squeeze(1) for k in steps))
+
+    @property
+    def oldest(self) -> int:
+        """Number of the oldest transition still there; they are numbered from 0 on as they were appended."""
+        return max(0, self.total - self.capacity)
+
+    def rows(self, first: int, end: int) -> Tensor:
+        """Transitions number ``first`` to ``end`` - 1, (end - first, width), on the CPU: for :meth:`refill`.
+
+        Raises:
+            ValueError: not all of them are there.
+        """
+        if not self.oldest <= first <= end <= self.total:
+            raise ValueError(f"transitions {first} to {end} of {self.oldest} to {self.total}")
+        start, before_wrap = first % self.capacity, self.capacity - first % self.capacity
+        count = end - first
+        parts = self._rows[start : start + min(count, before_wrap)], self._rows[: max(0, count - before_wrap)]
+        return torch.cat(parts).cpu()
+
+    def refill(self, total: int, parts: Iterable[tuple[int, Tensor]]) -> None:
+        """Put back what :meth:`rows` gave, into a ring of the same capacity.
+
+        Args:
+            total: transitions that had been appended.
+            parts: each the number of its first transition, and rows (n, width); what is no longer kept is left out.
+
+        Raises:
+            ValueError: a transition is missing, comes twice, or has another width.
+        """
+        self.total = total
+        at = self.oldest
+        for first, rows in parts:
+            rows = rows[max(0, at - first) :]
+            if max(first, at) != at or rows.shape[1] != self._rows.shape[1] or at + len(rows) > total:
+                raise ValueError(f"{len(rows)} rows of width {rows.shape[1]} from {first} on, where {at} is next")
+            where = torch.arange(at, at + len(rows)) % self.capacity
+            self._rows[where.to(self._rows.device)] = rows.to(self._rows.device)
+            at += len(rows)
+        if at != total:
+            raise ValueError(f"transitions {at} to {total} are missing")

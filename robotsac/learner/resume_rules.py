@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from robotsac.config.learn import LearnConfig
@@ -25,3 +26,27 @@ def differences(before: dict[str, Any], now: LearnConfig) -> list[str]:
         for key in keys
         if before.get(key) != after.get(key)
     ]
+
+
+def tree_differences(before: Mapping[str, Any], now: Mapping[str, Any], *, of_both: bool = False) -> list[str]:
+    """Keys of two whole configurations, as JSON data, that would change what is learned without a link, in words.
+
+    ``of_both``: only keys that both have, where another version of the software may have made one of them.
+    """
+    old, new = dict(_leaves(before)), dict(_leaves(now))
+    if of_both:
+        old, new = ({key: table[key] for key in old.keys() & new.keys()} for table in (old, new))
+    return [
+        f"{key} was {old.get(key, 'not set')}, now {new.get(key, 'not set')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _leaves(table: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, Any]]:
+    for key, value in table.items():
+        where = (*path, key)
+        if isinstance(value, dict):
+            yield from _leaves(value, where)
+        elif where[0] not in ("link", "spool") and not (path == ("learn",) and key in OPERATIONAL_KEYS):
+            yield ".".join(where), value

@@ -8,7 +8,7 @@ import os
 import platform
 import secrets
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from robotsac.errors import ANOTHER_RUN, ConfigError, StorageError, path_command
 from robotsac.learner.replay_log import FILE_NAME as REPLAY_FILE
 from robotsac.learner.resume_rules import differences
 from robotsac.lock import FileLock
+from robotsac.process import is_stopped
 
 RUN_FILE = "run.json"
 SETTINGS_FILE = "learner-settings.json"
@@ -54,6 +55,13 @@ class RunInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     versions: dict[str, str]
 
 
+class Counters(msgspec.Struct, frozen=True):
+    """Of a checkpoint's manifest, what an operator asks for first; readable without torch."""
+
+    updates: int = 0
+    transitions: int = 0
+
+
 def open_run(settings: LearnerSettings, run_dir: Path, *, resume: bool) -> RunInfo:
     """Make the run folder, or check that it can be resumed. Call with the lock held.
 
@@ -64,12 +72,7 @@ def open_run(settings: LearnerSettings, run_dir: Path, *, resume: bool) -> RunIn
     """
     name = run_name(run_dir)
     if not resume:
-        if (run_dir / RUN_FILE).exists() or (run_dir / REPLAY_FILE).exists():
-            raise ConfigError(
-                f"run {name!r} exists already",
-                reason=f"{run_dir} holds its records and checkpoints",
-                command=f"robotsac learn --run {run_argument(run_dir)} --resume",
-            )
+        require_new(run_dir)
         info = RunInfo(SCHEMA, f"{name}-{secrets.token_hex(4)}", digest(settings), _learn(settings), versions())
         write_json(run_dir / RUN_FILE, info)
         _make_durable(run_dir / RUN_FILE)
@@ -90,6 +93,24 @@ def require_run(run_dir: Path) -> None:
     _read_run(run_dir)
 
 
+def require_new(run_dir: Path) -> None:
+    """Refuse a folder that holds a run. Raises ConfigError."""
+    if (run_dir / RUN_FILE).exists() or (run_dir / REPLAY_FILE).exists():
+        raise ConfigError(
+            f"run {run_name(run_dir)!r} exists already",
+            reason=f"{run_dir} holds its records and checkpoints",
+            command=f"robotsac learn --run {run_argument(run_dir)} --resume",
+        )
+
+
+def last_counters(run_dir: Path) -> Counters:
+    """Of the newest checkpoint; zeros where there is none, or where it cannot be read, which its reader will say."""
+    newest = max((run_dir / CHECKPOINTS).glob("checkpoint-*/manifest.json"), default=None)
+    with contextlib.suppress(OSError, msgspec.DecodeError):
+        return Counters() if newest is None else msgspec.json.decode(newest.read_bytes(), type=Counters)
+    return Counters()
+
+
 def run_name(run_dir: Path) -> str:
     """What ``--run`` calls it: the folder's name, or its parent's where both sides of a run share a folder."""
     return run_dir.parent.name if run_dir.name == "learner" else run_dir.name
@@ -106,8 +127,16 @@ def digest(settings: LearnerSettings) -> str:
 
 
 @contextlib.contextmanager
-def locked(path: Path, what: str, wait_s: float = 0.0) -> Iterator[None]:
+def locked(
+    path: Path, what: str, wait_s: float = 0.0, on_wait: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
     """Only one ``what`` at a time: hold the lock file ``path`` of a run folder in a ``with`` block.
+
+    Args:
+        path: made where it is missing.
+        what: holds it.
+        wait_s: for another process that holds it, s.
+        on_wait: told once, in words, that it is waited for.
 
     Raises:
         ConfigError: another process holds it and does not let go within ``wait_s``.
@@ -115,17 +144,16 @@ def locked(path: Path, what: str, wait_s: float = 0.0) -> Iterator[None]:
     """
     lock = FileLock(path)
     try:
-        free = lock.acquire(wait_s)
+        free = lock.acquire()
+        if not free and wait_s:
+            on_wait(f"{_at_work(what, lock)} (process {lock.holder()}); waiting up to {wait_s:g} s for it to end")
+            free = lock.acquire(wait_s)
     except OSError as error:
         raise StorageError(
             f"run folder {path.parent} cannot be written", reason=str(error), command=path_command(error, path.parent)
         ) from error
     if not free:
-        raise ConfigError(
-            f"a {what} is at work on run {run_name(path.parent)!r} already",
-            reason=f"process {lock.holder()} holds {path}",
-            command=ANOTHER_RUN,
-        )
+        raise _held(what, lock)
     try:
         yield
     finally:
@@ -165,6 +193,23 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
     return found
+
+
+def _at_work(what: str, lock: FileLock) -> str:
+    return f"a {what} is still at work on run {run_name(lock.path.parent)!r}"
+
+
+def _held(what: str, lock: FileLock) -> ConfigError:
+    """Who holds it, and how to end that one in order. The run is the operator's: another one is no way out."""
+    holder = lock.holder()
+    if not holder.isdigit():
+        reason, command = f"another process holds {lock.path}", f"fuser -v {shlex.quote(str(lock.path))}"
+    elif is_stopped(int(holder)):
+        reason = f"process {holder} holds {lock.path} and has been stopped by a signal (Ctrl-Z?); woken up, it can end"
+        command = f"kill -CONT {holder}"
+    else:
+        reason, command = f"process {holder} holds {lock.path}; told to end, it saves first", f"kill {holder}"
+    return ConfigError(_at_work(what, lock), reason=reason, command=command)
 
 
 def _read_run(run_dir: Path) -> RunInfo:

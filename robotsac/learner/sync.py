@@ -21,7 +21,7 @@ from robotsac.learner.algorithm import discount_of
 from robotsac.learner.limiter import Limiter
 from robotsac.learner.outcomes import joiner_of
 from robotsac.learner.replay import Replay
-from robotsac.learner.sync_progress import Evaluation, Spent
+from robotsac.learner.sync_progress import Evaluation, Plan, Spent
 from robotsac.learner.variants import create_algorithm
 from robotsac.learner.world import Seeds, Vector, World
 from robotsac.records import EpisodeEnd
@@ -40,19 +40,18 @@ class Streams:
     update: int
 
     @classmethod
-    def of(cls, seed: int) -> Streams:
-        """All of them, from one; neighbouring seeds give unrelated ones. 31 bits, which every environment takes."""
-        drawn = [int(word) >> 1 for word in np.random.SeedSequence(seed % 2**64).generate_state(8)]
-        return cls(Seeds(*drawn[:3]), Seeds(*drawn[3:6]), *drawn[6:])
+    def of(cls, seed: int, env_steps: int = 0) -> Streams:
+        """All of them, from one; neighbouring seeds give unrelated ones. 31 bits, which every environment takes.
+
+        Of a run that goes on after ``env_steps`` the world's are new ones, lest it sees its first episodes again.
+        """
+        drawn = _drawn(seed)
+        world = _drawn(seed, env_steps) if env_steps else drawn
+        return cls(Seeds(*world[:3]), Seeds(*drawn[3:6]), *drawn[6:])
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How long, and how often to look: all in control steps, but for the episodes of an evaluation."""
-
-    steps: int
-    eval_every: int
-    eval_episodes: int
+class TrainingDiverged(RobotsacError):
+    """Networks or losses are no numbers any more: nothing comes of going on."""
 
 
 @dataclass(slots=True)
@@ -76,6 +75,11 @@ class SyncLearning:
         control_rate_hz: turns a horizon in seconds into a discount; ``None`` where the world has no rate.
         device: where networks and replay lie.
 
+    Attributes:
+        env_steps, episodes, spent: so far; ``evaluated_at``: how many steps at the last evaluation.
+        generators: of minibatches and of the noise in updates, by name.
+        losses: of the last updates, unread on the device; the actor's may be older than the critics'.
+
     Raises:
         ConfigError: settings that cannot work, or not here.
     """
@@ -91,38 +95,55 @@ class SyncLearning:
     ) -> None:
         _require_possible(learn, control_rate_hz)
         self.plan = plan
-        self.env_steps = self.episodes = 0
+        self.env_steps = self.episodes = self.evaluated_at = 0
         self.spent = Spent()
         rate_hz, dims = control_rate_hz or 1.0, (world.obs_dim, world.act_dim)
         self.state = create_algorithm(learn, *dims, rate_hz, device)
         streams = Streams.of(learn.seed)
-        replay, self._update_noise = (torch.Generator(device).manual_seed(s) for s in (streams.replay, streams.update))
+        replay, noise = (torch.Generator(device).manual_seed(s) for s in (streams.replay, streams.update))
+        self._update_noise = noise
+        self.generators = {"generator.replay": replay, "generator.noise": noise}
         capacity = min(learn.replay_capacity, plan.steps)
         self.replay = Replay(capacity, *dims, device, replay, with_steps=learn.n_step > 1)
         self._joiner = joiner_of(learn.n_step, discount_of(learn, rate_hz), *dims)
-        self.learn, self._world, self._exam, self._device = learn, world, exam, device
+        self.learn, self.world, self._exam, self.device = learn, world, exam, device
         self._limiter = Limiter(learn.updates_per_step, learn.start_steps, slack_steps=0, room_records=1)
         self._noise_dim = self.state.noise_shape.action
         self._silence = np.zeros(self._noise_dim, dtype=np.float32)
-        self._losses: dict[str, Tensor] = {}
+        self.losses: dict[str, Tensor] = {}
         self._began_s = time.monotonic()
+
+    @property
+    def wall_s(self) -> float:
+        """Since it began, over all its lives, s."""
+        return time.monotonic() - self._began_s
+
+    @wall_s.setter
+    def wall_s(self, value: float) -> None:
+        self._began_s = time.monotonic() - value
 
     def run(self, hooks: Hooks) -> None:
         """Until the steps are done or ``hooks.should_stop``; ends with an evaluation unless stopped.
 
+        Begins a new episode. An evaluation that an earlier life of the run was stopped in comes first.
+
         Raises:
             RobotsacError: training has diverged, or from the worlds.
         """
-        plan = self.plan
-        obs = self._world.reset()
-        while self.env_steps < plan.steps and not hooks.should_stop():
+        self._evaluate_if_due(hooks)
+        obs = self.world.reset()
+        while self.env_steps < self.plan.steps and not hooks.should_stop():
             obs = self.step(obs)
             for _ in range(self._limiter.updates_allowed(self.replay.total, self.state.updates)):
                 self.update()
             hooks.on_step()
-            due = self.env_steps % plan.eval_every == 0 or self.env_steps == plan.steps
-            if due and (evaluation := self.evaluate(hooks)) is not None:
-                hooks.on_evaluation(evaluation)
+            self._evaluate_if_due(hooks)
+
+    def _evaluate_if_due(self, hooks: Hooks) -> None:
+        looks = self.env_steps % self.plan.eval_every == 0 or self.env_steps == self.plan.steps
+        if looks and self.env_steps != self.evaluated_at and (evaluation := self.evaluate(hooks)) is not None:
+            self.evaluated_at = self.env_steps
+            hooks.on_evaluation(evaluation)
 
     def step(self, obs: Vector) -> Vector:
         """One step from ``obs`` (obs_dim,), kept as a transition; the observation to go on from.
@@ -132,11 +153,11 @@ class SyncLearning:
         """
         begin_s = time.perf_counter()
         if self.replay.total < self.learn.start_steps:
-            action = self._world.random_action()
+            action = self.world.random_action()
         else:
-            action = self.action(obs, self._world.noise(self._noise_dim))
+            action = self.action(obs, self.world.noise(self._noise_dim))
         acted_s = time.perf_counter()
-        outcome = self._world.step(action)
+        outcome = self.world.step(action)
         self.env_steps += 1
         if (made := self._joiner.add(obs, outcome)) is not None:
             self.replay.append(made)
@@ -144,7 +165,7 @@ class SyncLearning:
             after = outcome.obs
         else:
             self.episodes += 1
-            after = self._world.reset()
+            after = self.world.reset()
         self.spent.act += acted_s - begin_s
         self.spent.world += time.perf_counter() - acted_s
         return after
@@ -157,7 +178,7 @@ class SyncLearning:
             RobotsacError: it is no number.
         """
         state = self.state
-        given, drawn = (torch.from_numpy(numbers)[None].to(self._device) for numbers in (obs, noise))
+        given, drawn = (torch.from_numpy(numbers)[None].to(self.device) for numbers in (obs, noise))
         action: Vector = state.actor.action(state.normaliser(given), drawn)[0].cpu().numpy()
         if not np.isfinite(action).all():
             raise _diverged(f"the policy's action is not finite after {state.updates} updates")
@@ -168,8 +189,7 @@ class SyncLearning:
         begin_s = time.perf_counter()
         size = self.learn.batch_size
         noise = self.state.noise_shape.draw(size, self._update_noise)
-        # Kept on the device, unread: the actor's may be older than the critics'.
-        self._losses |= self.state.update(self.replay.sample(size), noise)
+        self.losses |= self.state.update(self.replay.sample(size), noise)
         self.spent.update += time.perf_counter() - begin_s
 
     def evaluate(self, hooks: Hooks) -> Evaluation | None:
@@ -179,7 +199,7 @@ class SyncLearning:
             RobotsacError: losses that are no numbers, or an episode without an end.
         """
         begin_s = time.perf_counter()
-        losses = {name: float(tensor) for name, tensor in self._losses.items()}
+        losses = {name: float(tensor) for name, tensor in self.losses.items()}
         if wrong := [name for name, value in losses.items() if not np.isfinite(value)]:
             raise _diverged(f"{', '.join(wrong)} is {losses[wrong[0]]} after {self.state.updates} updates")
         trials = []
@@ -195,7 +215,7 @@ class SyncLearning:
             env_steps=self.env_steps,
             updates=self.state.updates,
             episodes=self.episodes,
-            wall_s=time.monotonic() - self._began_s,
+            wall_s=self.wall_s,
             seed=self.learn.seed,
             returns=returns,
             success_rate=None if None in successes else float(np.mean(successes)),
@@ -220,6 +240,10 @@ class SyncLearning:
         )
 
 
+def _drawn(seed: int, *key: int) -> list[int]:
+    return [int(word) >> 1 for word in np.random.SeedSequence(seed % 2**64, spawn_key=key).generate_state(8)]
+
+
 def _require_possible(learn: LearnConfig, control_rate_hz: float | None) -> None:
     if learn.prior_data:
         raise ConfigError(
@@ -235,8 +259,8 @@ def _require_possible(learn: LearnConfig, control_rate_hz: float | None) -> None
         )
 
 
-def _diverged(what: str) -> RobotsacError:
-    return RobotsacError(
+def _diverged(what: str) -> TrainingDiverged:
+    return TrainingDiverged(
         f"training has diverged: {what}",
         reason="too large a step size, or nothing that stabilises the critics",
         command="--set learn.critic_lr=1e-4",

@@ -1,10 +1,19 @@
-"""How a run of ``train --sync`` stands: what an evaluation found, and where the time went."""
+"""What a run of ``train --sync`` is to do and how it stands: what an evaluation found, and where the time went."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long, and how often to look: all in control steps, but for the episodes of an evaluation."""
+
+    steps: int
+    eval_every: int
+    eval_episodes: int
 
 
 @dataclass(slots=True)

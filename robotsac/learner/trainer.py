@@ -1,12 +1,14 @@
 """The trainer process.
 
-It ends in order, with a last checkpoint and bundle, on SIGTERM and when the supervisor is gone; SIGINT it ignores, since
-a terminal sends that to the whole group and the supervisor decides. torch is imported after the signal handlers stand.
+It ends in order, with a last checkpoint and bundle, on SIGTERM and when the supervisor is gone; until it has loaded, when
+there is nothing to save, the latter ends it on the spot. SIGINT it ignores, since a terminal sends that to the whole group
+and the supervisor decides. torch is imported after the signal handlers stand.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +21,7 @@ from robotsac.errors import RobotsacError
 from robotsac.learner.board import LEARNER_FIELDS, TrainerState
 from robotsac.learner.replay_log import FILE_NAME, ReplayLog
 from robotsac.learner.run_folder import TRAINER_ERROR_FILE, TRAINER_LOCK_FILE, locked
+from robotsac.process import end_with_parent, starter
 from robotsac.shared import SharedBlock
 from robotsac.signals import obey_supervisor
 
@@ -30,13 +33,12 @@ LOCK_WAIT_S = 10.0
 
 @dataclass(frozen=True)
 class TrainerArgs:
-    """What the supervisor hands over. ``parent_pid``: the supervisor's, whose end is this process's end."""
+    """What the supervisor hands over."""
 
     settings: LearnerSettings
     run_dir: Path
     run_id: str
     board_name: str
-    parent_pid: int
 
 
 def trainer_main(args: TrainerArgs) -> None:
@@ -45,10 +47,11 @@ def trainer_main(args: TrainerArgs) -> None:
     Raises:
         SystemExit: with the error's exit code, after an error that was raised on purpose.
     """
-    told = obey_supervisor()
+    parent, told = starter(), obey_supervisor()
+    end_with_parent(signal.SIGKILL)
 
     def stop() -> bool:
-        return told.count > 0 or os.getppid() != args.parent_pid
+        return told.count > 0 or os.getppid() != parent
 
     os.nice(args.settings.learn.nice)
     try:
@@ -67,6 +70,7 @@ def _train(args: TrainerArgs, stop: Callable[[], bool]) -> None:
     torch.set_flush_denormal(True)
     board = SharedBlock.attach(args.board_name, LEARNER_FIELDS)
     try:
+        board["beat_ns"] = time.monotonic_ns()
         with ReplayLog(args.run_dir / FILE_NAME, read_only=True) as log:
             contract = _wait_for_contract(log, board, stop)
             if contract is not None:
@@ -77,11 +81,13 @@ def _train(args: TrainerArgs, stop: Callable[[], bool]) -> None:
 
 def _wait_for_contract(log: ReplayLog, board: SharedBlock, stop: Callable[[], bool]) -> Contract | None:
     """The contract of the first robot that came; ``None`` when stopped before."""
-    board["trainer_state"] = TrainerState.WAITING_FOR_ROBOT
     while not stop():
         board["beat_ns"] = time.monotonic_ns()
         if (contract := log.contract()) is not None:
+            if board["trainer_state"] == TrainerState.WAITING_FOR_ROBOT:
+                board["trainer_state"] = TrainerState.STARTING
             return contract
+        board["trainer_state"] = TrainerState.WAITING_FOR_ROBOT
         time.sleep(POLL_S)
     return None
 
@@ -94,6 +100,7 @@ def _train_on(
     training = Training(args.settings, args.run_dir, args.run_id, contract, log, board)
     try:
         if training.open(stop):
+            end_with_parent(signal.SIGTERM)
             while not stop():
                 if training.step():
                     time.sleep(POLL_S)

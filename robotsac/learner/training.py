@@ -82,13 +82,17 @@ class Training:
     def open(self, stopping: Callable[[], bool]) -> bool:
         """Prepare export and files; take up the newest checkpoint if there is one. False when told to stop meanwhile.
 
+        Until it returns, the board's counters stay what they were: zeros, or a part of the log, would tell the robots of
+        a resumed run something false.
+
         Raises:
             CheckpointError: the checkpoint is damaged or not of this run.
             ExportError: policies cannot be exported here.
             StorageError: a disk refused.
         """
+        self._alive()
         self._exporter.prepare()
-        self._beat(TrainerState.STARTING)
+        self._alive()
         found = self._checkpoints.load_latest()
         if found is None:
             self._metrics.open()
@@ -161,7 +165,7 @@ class Training:
                 )
             for _, episode in learning.absorb(batches):
                 self._recent.add(episode)
-            self._beat(TrainerState.STARTING)
+            self._alive()
         return True
 
     def _update_for(self, seconds: float) -> bool:
@@ -187,9 +191,11 @@ class Training:
         learn = self._settings.learn
         if now_s >= self._publish_due_s and self._publish():
             self._publish_due_s = now_s + learn.publish_every_s
+            self._alive()
         if now_s >= self._save_due_s:
             self._save_due_s = now_s + learn.checkpoint_every_s
             self._save()
+            self._alive()
         if now_s >= self._metrics_due_s:
             self._metrics_due_s = now_s + METRICS_EVERY_S
             self._note()
@@ -244,7 +250,11 @@ class Training:
         board["trainer_state"] = state
         # While a log is read again from the start, what it allowed before still holds.
         board["credit_total"] = max(board["credit_total"], learning.credit_total)
-        board["beat_ns"] = time.monotonic_ns()
+        self._alive()
+
+    def _alive(self) -> None:
+        """A sign of life after what may have lasted; no news besides."""
+        self._board["beat_ns"] = time.monotonic_ns()
 
     def _note(self) -> None:
         """One line of metrics; nothing before the first update."""

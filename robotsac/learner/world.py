@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -74,6 +75,10 @@ class World(Protocol):
 
     def noise(self, size: int) -> Vector:
         """Standard normal numbers (size,) for the policy at this step."""
+        ...
+
+    def generators(self) -> Mapping[str, np.random.Generator]:
+        """What random actions and noise are drawn from, by name: a checkpoint keeps their states."""
         ...
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ resend, or late: the two ends are built for that and trust nothing but their own
 from __future__ import annotations
 
 import errno
-import re
 import socket
 from typing import Self
 
@@ -16,7 +15,10 @@ from zmq.utils.monitor import recv_monitor_message
 
 from robotsac.config.schema import LinkConfig
 from robotsac.errors import LinkError
+from robotsac.link.address import endpoint
 from robotsac.link.messages import FRAMES_MAX
+
+__all__ = ["LearnerSocket", "LinkSocket", "RobotSocket", "endpoint", "require_free_address", "set_options"]
 
 RECONNECT_MS, RECONNECT_MAX_MS = 100, 2000
 HANDSHAKE_MS = 2000
@@ -25,7 +27,6 @@ QUEUE_MESSAGES = 1000
 # More than the monitor holds, so that one look empties it; a bound, because a flood goes on meanwhile.
 EVENTS_PER_ROUND = 4000
 KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_COUNT = 10, 5, 3
-IPC_PATH_MAX = 100
 
 _EVENTS = {
     zmq.Event.CONNECTED: "connected",
@@ -34,28 +35,6 @@ _EVENTS = {
     zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "handshake_failed",
     zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "handshake_failed",
 }
-
-_LOOPBACK = re.compile(r"tcp://(127\.\d{1,3}\.\d{1,3}\.\d{1,3}|localhost|\[::1\]):(\d{1,5})")
-
-
-def endpoint(address: str) -> str:
-    """What ZeroMQ is given for ``address``.
-
-    Raises:
-        LinkError: not an address of this host. Nothing leaves the host until it is encrypted.
-    """
-    if address.startswith("ipc://") and 0 < len(address) - len("ipc://") <= IPC_PATH_MAX and "\0" not in address:
-        return address
-    match = _LOOPBACK.fullmatch(address)
-    if match is None or not 0 < int(match[2]) < 65536 or any(int(part) > 255 for part in re.findall(r"\d+", match[1])):
-        raise LinkError(
-            f"link.address {address} is refused",
-            reason="the link is not encrypted yet (no CURVE), so only tcp://127.0.0.1:PORT, tcp://localhost:PORT, "
-            "tcp://[::1]:PORT with a PORT of 1 to 65535, and ipc://PATH are taken; an ssh tunnel leads to another host",
-            command="--set link.address=tcp://127.0.0.1:5757",
-        )
-    # A name could resolve to another address than the one the other end means.
-    return address.replace("localhost", "127.0.0.1")
 
 
 class LinkSocket:
@@ -154,13 +133,7 @@ class LearnerSocket(LinkSocket):
             self.socket.bind(where)
         except zmq.ZMQError as error:
             self.close()
-            if error.errno == errno.EADDRINUSE:
-                raise _in_use(config.address) from error
-            raise LinkError(
-                f"{config.address} cannot be bound",
-                reason=str(error),
-                command="--set link.address=tcp://127.0.0.1:5758",
-            ) from error
+            raise _refused(config.address, error) from error
 
     def send(self, peer: bytes, frames: list[bytes]) -> bool:
         """Hand a message for ``peer`` over. False when that peer is gone or its queue is full."""
@@ -178,6 +151,27 @@ class LearnerSocket(LinkSocket):
         """One message and the peer it came from, or ``None``."""
         frames = self.receive_frames(FRAMES_MAX + 1)
         return None if frames is None else (frames[0], frames[1:])
+
+
+def require_free_address(config: LinkConfig) -> None:
+    """See that a learner can have its address. Where that is a port, no robot that waits for one is disturbed.
+
+    Raises:
+        LinkError: as :class:`LearnerSocket`.
+    """
+    where = endpoint(config.address)
+    if where.startswith("ipc://"):
+        LearnerSocket(config).close()
+        return
+    host, _, port = where.removeprefix("tcp://").rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    try:
+        with socket.socket(family) as probe:
+            # As ZeroMQ does: connections of an earlier learner that are not quite over do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host.strip("[]"), int(port)))
+    except OSError as error:
+        raise _refused(config.address, error) from error
 
 
 def set_options(zmq_socket: zmq.Socket[bytes], config: LinkConfig) -> None:
@@ -219,6 +213,13 @@ def _in_use(address: str) -> LinkError:
         reason="another learner, or another program, has this address; --set link.address=… takes another one",
         command=owner,
     )
+
+
+def _refused(address: str, error: OSError | zmq.ZMQError) -> LinkError:
+    """What the system said to binding ``address``, in words."""
+    if error.errno == errno.EADDRINUSE:
+        return _in_use(address)
+    return LinkError(f"{address} cannot be bound", reason=str(error), command="--set link.address=tcp://127.0.0.1:5758")
 
 
 def _somebody_answers(where: str) -> bool:

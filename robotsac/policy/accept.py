@@ -73,13 +73,18 @@ def accept(
     if not 0 <= info.noise_dim <= 64 * contract.act_dim:
         raise BundleRejected(f"a noise input of {info.noise_dim} numbers is implausible")
     policy = Policy(data, info, config.threads)
-    _check_golden(policy, config.golden_tolerance)
-    _check_random(policy)
+    require_golden(golden_deviation(policy), config.golden_tolerance)
+    require_bounded(policy)
     _check_latency(policy, config.latency_max_ms)
     return policy
 
 
-def _check_golden(policy: Policy, tolerance: float) -> None:
+def golden_deviation(policy: Policy) -> float:
+    """Largest difference between what a loaded policy computes here for its golden samples and what the learner got.
+
+    Raises:
+        BundleRejected: there are no samples that fit.
+    """
     try:
         obs, noise, expected = policy.info.golden.arrays()
     except ValueError as error:
@@ -89,7 +94,11 @@ def _check_golden(policy: Policy, tolerance: float) -> None:
     if sizes != (contract.obs_dim, policy.info.noise_dim, contract.act_dim):
         raise BundleRejected("the policy's golden samples have the wrong sizes", reason=f"{sizes}")
     got = np.stack([policy.action(o, z) for o, z in zip(obs, noise, strict=True)])
-    deviation = float(np.abs(got - expected).max())
+    return float(np.abs(got - expected).max())
+
+
+def require_golden(deviation: float, tolerance: float) -> None:
+    """Refuse a ``deviation`` (:func:`golden_deviation`) above ``tolerance``, or that is no number. Raises BundleRejected."""
     if not deviation <= tolerance:
         raise BundleRejected(
             f"the policy computes other actions here than at the learner: off by {deviation:.2g}",
@@ -97,7 +106,8 @@ def _check_golden(policy: Policy, tolerance: float) -> None:
         )
 
 
-def _check_random(policy: Policy) -> None:
+def require_bounded(policy: Policy) -> None:
+    """Refuse a policy whose actions for random input are not finite and within [-1, 1]. Raises BundleRejected."""
     rng = np.random.default_rng(0)
     for _ in range(PROBES):
         obs = rng.uniform(-PROBE_BOUND, PROBE_BOUND, policy.info.contract.obs_dim).astype(np.float32)

@@ -150,5 +150,7 @@ def test_a_second_learner_on_the_same_port_is_told_who_is_there(tmp_path):
             assert second.wait() != 0
         finally:
             second.close()
-    assert "in use" in second.output()
+    said = second.output().splitlines()
+    assert "in use" in said[0] and len(said) == 3, "what, why and what to try, and no status before"
+    assert not (tmp_path / "runs/other").exists()
     assert "Traceback" not in second.output()

@@ -1,13 +1,28 @@
-"""What the tests of the algorithms share: a random minibatch, its noise, and what an update has changed."""
+"""What the tests of the algorithms share: each of them by name, a random minibatch, its noise, and what an update has changed."""
 
 from __future__ import annotations
 
 import torch
-from learner_world import ACT_DIM, OBS_DIM
+from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, settings
 from torch import Tensor
 
 from robotsac.learner.algorithm import Algorithm, Noise
 from robotsac.learner.replay import Batch
+from robotsac.learner.variants import create_algorithm
+
+VARIANTS: dict[str, dict[str, object]] = {
+    "sac": {},
+    "sac_v1": {"variant": "sac_v1"},
+    "ddpg": {"variant": "ddpg"},
+    "cross_q": {"critic": "batch_norm"},
+}
+"""What ``[learn]`` says for each algorithm."""
+
+
+def fresh_variant(name: str, **learn: object) -> Algorithm:
+    """A fresh learner of that algorithm, on the CPU."""
+    learn_config = settings(**VARIANTS[name], **learn).learn
+    return create_algorithm(learn_config, OBS_DIM, ACT_DIM, RATE_HZ, torch.device("cpu"))
 
 
 def some_batch(rows: int = 8, seed: int = 0, obs_dim: int = OBS_DIM, act_dim: int = ACT_DIM) -> Batch:

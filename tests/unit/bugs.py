@@ -26,6 +26,7 @@ from robotsac.learner.critic import Critic
 from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch
 from robotsac.learner.sac import SacState
+from robotsac.learner.sync import SyncLearning
 from robotsac.policy.runner import Policy
 from robotsac.records import Records, record_dtype
 from robotsac.shared import RecordRing
@@ -128,7 +129,7 @@ def targets_by_hand(state: SacState, batch: Batch, noise: Noise) -> list[float]:
 # --- the learner around it ---------------------------------------------------------------------------------------
 
 
-def all_rows(learning: Learning) -> Batch:
+def all_rows(learning: Learning | SyncLearning) -> Batch:
     """What the ring holds, each transition once, in order of the first number of its observation."""
     drawn = learning.replay.sample(200 + 20 * len(learning.replay))
     _, first = np.unique(drawn.obs[:, 0].numpy(), return_index=True)

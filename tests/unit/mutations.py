@@ -81,8 +81,11 @@ _MOVE = "move_target(state.target.tensors, state.critic.tensors, state.constants
 _LERP = "_foreach_lerp_(list(target), list(online), polyak)"
 _IS_END = 'np.isin(records["end"], (EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE))'
 _START = "(self.total + len(transitions) - len(rows)) % self.capacity"
-_Q_TARGET = "target = q_target(batch.reward, batch.terminal, value_of(state.target, next_obs), discount)"
-_STALE_TARGET = _Q_TARGET.replace("state.target", "state.value")
+_V1_LOSS = "loss = critic_loss(q, target_of_q(state, batch, next_obs))\n    step(state.critic_adam"
+_ONLINE_V = "batch.reward + state.constants.discount * (1.0 - batch.terminal) * value_of(state.value, next_obs)"
+_NORMALISED = "self.normaliser(batch.obs), self.normaliser(batch.next_obs)"
+_K_STEPS, _ONE_STEP = "discount_over(batch, state.constants.discount)", "state.constants.discount"
+_DDPG_MOVE = "move_target(list(self.actor_target.parameters()), list(self.actor.parameters()), self.constants.polyak)"
 
 MUTATIONS = (
     # 1: time limits
@@ -91,6 +94,8 @@ MUTATIONS = (
     Mutation(1, "ends bootstrap", "learner.critic", _TARGET, "return reward + discount * soft_value"),
     Mutation(1, "the step into a fault is learned", "records", '(tail["end"] < EpisodeEnd.FAULT)', '(tail["end"] <= EpisodeEnd.FAULT)'),
     Mutation(1, "the last observation is the next episode's first", "actor.episodes", "self._put_final(obs, end, version)", "self._put_final(env.reset()[0], end, version)"),
+    Mutation(1, "ddpg: ends bootstrap", "learner.ddpg", "discount * (1.0 - terminal) * next_q", "discount * next_q"),
+    Mutation(1, "sync: whatever cuts an episode is an end", "learner.outcomes", "[outcome.end.terminated]", "[outcome.end is not EpisodeEnd.RUNNING]"),
     # 2: the log-probability
     Mutation(2, "no tanh term", "learner.heads.gaussian", _DENSITY, "- log_std"),
     Mutation(2, "the tanh term's sign", "learner.heads.gaussian", _DENSITY, "- log_std + tanh_log_det(u)"),
@@ -110,13 +115,17 @@ MUTATIONS = (
     Mutation(4, "outside of (1 - d)", "learner.critic", _TARGET, "return reward + discount * ((1.0 - terminal) * next_q.amin(dim=0) - alpha * next_log_prob)"),
     Mutation(4, "of the current state", "learner.sac", _NEXT, "state.actor.sample(state.normaliser(batch.obs), noise.next_action)"),
     Mutation(4, "the larger of the critics", "learner.critic", _SOFT, "soft_value = next_q.amax(dim=0) - alpha * next_log_prob"),
+    Mutation(4, "cross_q: none", "learner.cross_q", "next_log_prob, alpha, discount)", "next_log_prob, 0.0 * alpha, discount)"),
     # 5: gradients
     Mutation(5, "the actor's loss moves the critics", "learner.critic", "layers = [layer.detached() for layer in self.layers]", "layers = self.layers"),
     Mutation(5, "the target is not detached", "learner.sac", "with torch.no_grad():\n        target = soft", "if True:\n        target = soft"),
     Mutation(5, "both critics have the mean error", "learner.critic", "0.5 * (q - target)", "0.5 * (q.mean(dim=0, keepdim=True).expand_as(q) - target)"),
     Mutation(5, "the action is cut out of the actor's graph", "learner.sac", "frozen(obs, action, _dropout(noise, 2))", "frozen(obs, action.detach(), _dropout(noise, 2))"),
     Mutation(5, "v1: V's loss moves actor and critics", "learner.sac_v1", "with torch.no_grad():\n        action, log", "if True:\n        action, log"),
-    Mutation(5, "v1: Q's loss moves V", "learner.sac_v1", f"with torch.no_grad():\n        {_Q_TARGET}", f"if True:\n        {_STALE_TARGET}"),
+    Mutation(5, "v1: Q's loss moves V", "learner.sac_v1", _V1_LOSS, _V1_LOSS.replace("target_of_q(state, batch, next_obs)", _ONLINE_V)),
+    Mutation(5, "ddpg: the actor's loss moves the critics", "learner.ddpg", "state.critic.frozen(obs, action)", "state.critic(obs, action)"),
+    Mutation(5, "cross_q: the actor's loss moves the critics", "learner.batch_norm_critic", "NormedLayer(*(part.detach() for part in layer))", "layer"),
+    Mutation(5, "cross_q: the target is not detached", "learner.cross_q", "next_q = next_q.detach()", "next_q = next_q.clone()"),
     # 6: broadcasting
     Mutation(6, "a minibatch's rewards are a column", "learner.replay", "reward.squeeze(1), next_obs", "reward, next_obs"),
     Mutation(6, "shapes are not compared", "learner.networks", "if any(tensor.shape != tensors[0].shape", "if False and any(tensor.shape != tensors[0].shape"),
@@ -131,7 +140,15 @@ MUTATIONS = (
     Mutation(7, "rewards between are not discounted", "learner.n_step", "discount**power * reward", "reward"),
     Mutation(7, "windows cross episodes", "learner.n_step", "more = goes_on[last] &", "more = (last < len(goes_on) - 1) &"),
     Mutation(7, "γ in half precision", "learner.sac", "discount=discount_of(learn, control_rate_hz)", "discount=float(torch.tensor(discount_of(learn, control_rate_hz)).bfloat16())"),
-    Mutation(7, "v1: V of the next action's noise only", "learner.sac_v1", "state.actor.sample(obs, noise.next_action)", "state.actor.sample(obs, noise.action)"),
+    Mutation(7, "v1: V of the next action's noise only", "learner.sac_v1", " action, log_prob = state.actor.sample(obs, noise.next_action)", " action, log_prob = state.actor.sample(obs, noise.action)"),
+    Mutation(7, "ddpg: the replay's action at s'", "learner.ddpg", "state.critic_target(next_obs, next_action)", "state.critic_target(next_obs, batch.action)"),
+    Mutation(7, "ddpg: the online actor at s'", "learner.ddpg", "state.actor_target.sample(", "state.actor.sample("),
+    Mutation(7, "ddpg: γ for γ^n", "learner.ddpg", _K_STEPS, _ONE_STEP),
+    Mutation(7, "cross_q: the replay's action at s'", "learner.cross_q", "batch.action, next_obs, next_action)", "batch.action, next_obs, batch.action)"),
+    Mutation(7, "cross_q: γ for γ^n", "learner.cross_q", _K_STEPS.replace("state", "self"), _ONE_STEP.replace("state", "self")),
+    Mutation(7, "sync: rewards between are not discounted", "learner.sync", "discount_of(learn, rate_hz), *dims", "1.0, *dims"),
+    Mutation(7, "sync: one noise for all updates", "learner.sync", "draw(size, self._update_noise)", "draw(size, self._update_noise.manual_seed(0))"),
+    Mutation(7, "sync: one batch for all updates", "learner.sync", "self.replay.sample(size)", "(self.replay._generator.manual_seed(0), self.replay.sample(size))[1]"),
     # 8: the replay
     Mutation(8, "off by one where it wraps", "learner.replay", _START, _START.replace(" - len(rows)", " - len(rows) + 1")),
     Mutation(8, "the rest goes to the end", "learner.replay", "self._rows[: len(rows) - before_wrap]", "self._rows[self.capacity - (len(rows) - before_wrap) :]"),
@@ -149,6 +166,13 @@ MUTATIONS = (
     Mutation(9, "s' is not normalised", "learner.sac", "state.normaliser(batch.obs), state.normaliser(batch.next_obs)", "state.normaliser(batch.obs), batch.next_obs"),
     Mutation(9, "critics see another scale of the replay's action", "learner.sac", "state.critic(obs, batch.action, _dropout", "state.critic(obs, 2.0 * batch.action, _dropout"),
     Mutation(9, "updates move the normaliser", "learner.networks", "(obs - self.mean)", "(obs - self.mean.lerp_(obs.mean(dim=0), 0.01))"),
+    Mutation(9, "v1: s is not normalised", "learner.sac_v1", _NORMALISED, _NORMALISED.replace("self.normaliser(batch.obs)", "batch.obs")),
+    Mutation(9, "v1: s' is not normalised", "learner.sac_v1", _NORMALISED, _NORMALISED.replace("self.normaliser(batch.next_obs)", "batch.next_obs")),
+    Mutation(9, "ddpg: s is not normalised", "learner.ddpg", _NORMALISED, _NORMALISED.replace("self.normaliser(batch.obs)", "batch.obs")),
+    Mutation(9, "ddpg: s' is not normalised", "learner.ddpg", _NORMALISED, _NORMALISED.replace("self.normaliser(batch.next_obs)", "batch.next_obs")),
+    Mutation(9, "cross_q: s is not normalised", "learner.cross_q", _NORMALISED, _NORMALISED.replace("self.normaliser(batch.obs)", "batch.obs")),
+    Mutation(9, "cross_q: s' is not normalised", "learner.cross_q", _NORMALISED, _NORMALISED.replace("self.normaliser(batch.next_obs)", "batch.next_obs")),
+    Mutation(9, "sync: the policy acts on raw observations", "learner.sync", "state.actor.action(state.normaliser(given), drawn)", "state.actor.action(given, drawn)"),
     # 10: what runs
     Mutation(10, "targets move by 1 - τ", "learner.critic", _LERP, _LERP.replace("polyak)", "1.0 - polyak)")),
     Mutation(10, "critics move towards their targets", "learner.critic", _LERP, "_foreach_lerp_(list(online), list(target), polyak)"),
@@ -156,10 +180,12 @@ MUTATIONS = (
     Mutation(10, "half the updates", "learner.limiter", "math.floor(self.updates_per_step * max", "math.floor(0.5 * self.updates_per_step * max"),
     Mutation(10, "the actor's delay is ignored", "learner.sac", "state.updates % state.constants.actor_delay == 0", "state.updates % 1 == 0"),
     Mutation(10, "α as it was at first", "learner.sac", "alpha = state.log_alpha.detach().exp()", "alpha = torch.tensor(0.01)"),
+    Mutation(10, "updates in half precision", "learner.sac", "return update(self, batch, noise)", "with torch.autocast('cpu', torch.bfloat16):\n            return update(self, batch, noise)"),
+    Mutation(10, "ddpg: the actor's target stays behind", "learner.ddpg", _DDPG_MOVE, "pass"),
     Mutation(10, "bundles of old weights", "learner.export", "self._snapshot_live()\n        noise, action", "noise, action"),
     Mutation(10, "the robot keeps its first policy", "policy.slot", "if ready is not None and ready is not self.current", "if ready is not None and self.current is None"),
     Mutation(10, "the store looks once", "policy.store", "if mtime_ns != self._seen_mtime_ns", "if self._latest is None"),
     Mutation(10, "Adam begins anew", "learner.checkpoint", "for name in states:", "for name in sorted(states)[:0]:"),
-    Mutation(10, "generators begin anew", "learner.checkpoint", "for name, generator in generators.items():", "for name, generator in ():"),
+    Mutation(10, "generators begin anew", "learner.checkpoint", "for name, generator in generators.items():\n        generator.set_state", "for name, generator in ():\n        generator.set_state"),
 )  # fmt: skip
 """One line each, however long: a table, read by its columns."""

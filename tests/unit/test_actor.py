@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from robotsac.actor.actor import StepRate
+from robotsac.actor.actor import Actor, ActorArgs, StepRate
 from robotsac.actor.board import ACTOR_FIELDS, Phase
 from robotsac.actor.episodes import EpisodeRunner
 from robotsac.actor.evaluate import Evaluation
 from robotsac.actor.random_policy import SmoothRandom
 from robotsac.actor.status import CollectStatus, LinkWatch
-from robotsac.actor.uplink_block import UPLINK_FIELDS, LinkPhase
+from robotsac.actor.uplink_block import LIMIT_NONE, LIMIT_NOTHING, UPLINK_FIELDS, LinkPhase
 from robotsac.child_error import read_child_error, write_child_error
 from robotsac.config import load_config
 from robotsac.env.arm_env import ArmEnv
-from robotsac.errors import BusTimeout, ConfigError
+from robotsac.errors import BusTimeout, ConfigError, LinkError
 from robotsac.records import EpisodeEnd, Flag, transitions
 from robotsac.shared import SharedBlock
 
@@ -206,17 +208,90 @@ def test_an_episode_says_when_it_begins_after_the_way_home_and_before_the_first_
     assert order.count("begin") == 1
 
 
-@pytest.mark.parametrize("phase", list(Phase))
-def test_the_status_line_names_the_phase(phase):
+@pytest.fixture
+def boards():
     actor, uplink = SharedBlock.create(ACTOR_FIELDS), SharedBlock.create(UPLINK_FIELDS)
-    try:
-        actor["phase"] = phase
-        line = CollectStatus.read("arm0", 1.0, actor, uplink).line()
-    finally:
-        for block in (actor, uplink):
-            block.close()
-            block.unlink()
-    assert line.startswith(f"arm0 {phase.name.lower().replace('_', ' ')}  ")
+    yield actor, uplink
+    for block in (actor, uplink):
+        block.close()
+        block.unlink()
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_the_status_line_names_the_phase(boards, phase):
+    actor, uplink = boards
+    actor["phase"] = phase
+    line = CollectStatus.read("arm0", 1.0, actor, uplink).line()
+    waits = phase in (Phase.WAITING_FOR_LEARNER, Phase.HOLDING)
+    name = phase.name.lower().removesuffix("_for_learner")
+    assert line.startswith(f"arm0 {name}{' (' if waits else '  '}")
+
+
+@pytest.mark.parametrize(
+    ("phase", "link", "limit", "updates", "words"),
+    [
+        (Phase.WAITING_FOR_LEARNER, LinkPhase.STARTING, LIMIT_NONE, 0, "the uplink is opening the spool"),
+        (Phase.WAITING_FOR_LEARNER, LinkPhase.CONNECTING, LIMIT_NONE, 0, "no learner answers yet"),
+        (Phase.WAITING_FOR_LEARNER, LinkPhase.REFUSED, LIMIT_NONE, 0, "the learner refuses this robot"),
+        (Phase.HOLDING, LinkPhase.DOWN, LIMIT_NONE, 7, "the link is down"),
+        (Phase.HOLDING, LinkPhase.UP, LIMIT_NOTHING, 0, "the learner takes older records first"),
+        (Phase.HOLDING, LinkPhase.UP, 396, 0, "the learner has what it begins with and makes its first updates"),
+        (Phase.HOLDING, LinkPhase.UP, 396, 7, "the learner is behind, its credit is used up"),
+        (Phase.MOVING, LinkPhase.DOWN, LIMIT_NONE, 7, ""),
+    ],
+)
+def test_an_arm_that_waits_says_why(boards, phase, link, limit, updates, words):
+    actor, uplink = boards
+    actor["phase"], uplink["link_state"], uplink["limit_seq"], uplink["learner_updates"] = phase, link, limit, updates
+    status = CollectStatus.read("arm0", 1.0, actor, uplink)
+    assert status.waits_for == status.to_dict()["waits_for"] == words
+    assert (f"({words})" in status.line()) is bool(words)
+
+
+@pytest.fixture
+def actor_with(boards, tmp_path):
+    def make(offline: bool) -> Actor:
+        config = load_config("arm0-sim", overrides=["collect.wait_for_learner_s=0.1"])
+        names = ("no ring", boards[0].name, boards[1].name)
+        return Actor(ActorArgs(config, tmp_path, 0, 0, offline, *names), boards[0])
+
+    return make
+
+
+@pytest.mark.parametrize("link", list(LinkPhase))
+@pytest.mark.parametrize("offline", [True, False])
+def test_offline_begins_once_the_spool_is_open_whatever_has_become_of_a_learner(boards, actor_with, offline, link):
+    boards[1]["link_state"] = link
+    begins = link is not LinkPhase.STARTING if offline else link is LinkPhase.UP
+    with nullcontext() if begins else pytest.raises(LinkError, match="no learner answered"):
+        actor_with(offline)._wait_for_learner()
+
+
+@pytest.mark.parametrize(
+    ("offline", "free_running", "episode", "waits"),
+    [
+        (True, True, 0, False),  # begins
+        (True, True, 1, True),  # a learner that answers and is behind holds it like any other
+        (False, True, 0, True),
+        (True, False, 0, True),
+    ],
+)
+@pytest.mark.parametrize("limit", [LIMIT_NOTHING, 3])
+def test_the_first_episode_of_an_offline_run_in_real_time_waits_for_no_credit(
+    boards, actor_with, offline, free_running, episode, waits, limit
+):
+    held: list[str] = []
+
+    def hold() -> None:
+        held.append("held")
+        boards[1]["limit_seq"] = LIMIT_NONE
+
+    boards[1]["link_state"], boards[1]["limit_seq"] = LinkPhase.UP, limit
+    guard = SimpleNamespace(hold=lambda: None, idle=hold)
+    clock = SimpleNamespace(free_running=free_running, idle=hold)
+    env = SimpleNamespace(guard=guard, arm=SimpleNamespace(clock=clock))
+    actor_with(offline)._wait_for_credit(env, SimpleNamespace(episode=episode, seq=4))
+    assert bool(held) is waits
 
 
 def test_a_childs_error_reaches_its_supervisor_with_all_it_says(tmp_path):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,24 +27,34 @@ ROOT = Path(__file__).parents[2]
 def tools(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import bench_learning
+    import learning_machine
+    import learning_report
     import learning_runs
     import learning_tasks
 
-    return bench_learning, learning_runs, learning_tasks
+    return SimpleNamespace(
+        bench=bench_learning,
+        machine=learning_machine,
+        report=learning_report,
+        runs=learning_runs,
+        tasks=learning_tasks,
+    )
 
 
 @pytest.fixture
 def task(tools):
-    """Two seeds of a hundred steps."""
+    """Two seeds of a thousand quick steps."""
     quick = ("learn.hidden=[8]", "learn.start_steps=50", "learn.batch_size=16")
-    pendulum = tools[2].TASKS["pendulum"]
-    return replace(pendulum, name="quick", options=quick, steps=100, eval_every=50, eval_episodes=1, seeds=2)
+    pendulum = tools.tasks.TASKS["pendulum"]
+    return replace(pendulum, name="quick", options=quick, steps=1000, eval_every=50, eval_episodes=1, seeds=2)
 
 
 def make_finished(run, finals: list[float], success: list[float] | None = None) -> None:
     """A finished run with evaluations every 50 steps."""
     run.folder.mkdir(parents=True)
-    (run.folder / "asked.json").write_text(json.dumps({"arguments": run.arguments(), "machine": {"cores": 2}}))
+    (run.folder / "asked.json").write_text(
+        json.dumps({"arguments": run.arguments(), "settings": run.settings(), "machine": {"cores": 2}})
+    )
     lines = [
         {"env_steps": 50 * (k + 1), "return_mean": value, "success_rate": None if success is None else success[k]}
         for k, value in enumerate(finals)
@@ -54,110 +66,175 @@ def make_finished(run, finals: list[float], success: list[float] | None = None) 
 # ---- running ------------------------------------------------------------------------------------------------------------
 
 
-def test_finished_runs_are_kept_and_cut_ones_begin_again(tools, task, tmp_path):
-    _, learning_runs, _ = tools
-    cut, finished = learning_runs.runs_of([task], tmp_path, None, [])
+def test_finished_runs_are_kept_and_cut_ones_go_on(tools, task, tmp_path):
+    cut, finished = tools.runs.runs_of([task], tmp_path, None, [])
     make_finished(finished, [-900.0, -800.0])
-    make_finished(cut, [123.0])
-    (cut.folder / "summary.json").write_text(json.dumps({"finished": False}))
     before = (finished.folder / "metrics.jsonl").read_bytes()
-    failed, interrupted = learning_runs.run_all([cut, finished], learning_runs.Machine(jobs=2), lambda line: None)
-    assert not failed and not interrupted, (cut.folder / "log.txt").read_text()
-    assert [line["env_steps"] for line in cut.evaluations()] == [50, 100]
-    assert all(line["return_mean"] < 0 for line in cut.evaluations()), "nothing of the cut run is left"
+    process = cut.start(tools.runs.Machine())
+    while len(cut.evaluations()) < 2:  # the first one may be written down before there is a checkpoint
+        assert process.poll() is None, (cut.folder / "log.txt").read_text()
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    # Too late to be cut where the machine was slow to look: then nothing is left to do, and this test says so.
+    assert cut.state() is tools.runs.State.CUT, "it was done before it could be cut"
+    failed, interrupted = tools.runs.run_all([cut, finished], tools.runs.Machine(jobs=2), lambda line: None)
+    log = (cut.folder / "log.txt").read_text()
+    assert not failed and not interrupted, log
+    assert [line["env_steps"] for line in cut.evaluations()] == list(range(50, 1001, 50))
+    assert log.count("run folder") == 2, "what the first start said is still there"
     assert (finished.folder / "metrics.jsonl").read_bytes() == before
-    assert cut.machine()["jobs"] == 2 and cut.machine()["torch"]
-    assert {run.state() for run in (cut, finished)} == {learning_runs.State.FINISHED}
+    assert cut.summary()["resumed"] == 1
+    machine = cut.machine()
+    assert machine["jobs"] == 1 and machine["torch"]
+    assert [other["jobs"] for other in machine["resumed_on"]] == [2], "another machine, and it is told of"
+    assert {run.state() for run in (cut, finished)} == {tools.runs.State.FINISHED}
 
 
-def test_a_run_that_fails_is_reported_and_not_taken_for_finished(tools, task, tmp_path):
-    _, learning_runs, _ = tools
-    wrong = replace(task, options=("learn.nonsense=1",), seeds=1)
-    (run,) = learning_runs.runs_of([wrong], tmp_path, None, [])
-    failed, interrupted = learning_runs.run_all([run], learning_runs.Machine(), lambda line: None)
-    assert failed == [run] and not interrupted
-    assert "nonsense" in (run.folder / "log.txt").read_text()
-    assert run.state() is learning_runs.State.CUT
+def test_a_run_that_was_cut_before_it_wrote_its_settings_begins(tools, task, tmp_path):
+    (run,) = tools.runs.runs_of([replace(task, steps=100)], tmp_path, 1, [])
+    run.folder.mkdir(parents=True)
+    asked = {"arguments": run.arguments(), "settings": run.settings(), "machine": {"cores": 7}}
+    (run.folder / "asked.json").write_text(json.dumps(asked))
+    assert run.state() is tools.runs.State.CUT
+    assert tools.runs.run_all([run], tools.runs.Machine(), lambda line: None) == ([], False)
+    assert run.summary()["resumed"] == 0 and "resumed_on" not in run.machine()
+
+
+def test_a_run_that_fails_is_reported_and_not_taken_for_finished_and_its_log_is_kept(tools, task, tmp_path):
+    wrong = replace(task, arguments=("--env", "Nonsense-v1", *tools.tasks.GYM), seeds=1)
+    (run,) = tools.runs.runs_of([wrong], tmp_path, None, [])
+    for times in (1, 2):
+        failed, interrupted = tools.runs.run_all([run], tools.runs.Machine(), lambda line: None)
+        assert failed == [run] and not interrupted
+        assert (run.folder / "log.txt").read_text().count("there is no environment 'Nonsense-v1'") == 2 * times
+        assert run.state() is tools.runs.State.CUT
+
+
+def test_a_run_that_has_diverged_is_a_result_and_is_not_tried_until_it_does_not(tools, task, tmp_path):
+    (run,) = tools.runs.runs_of([task], tmp_path, 1, [])
+    make_finished(run, [-900.0])
+    (run.folder / "summary.json").write_text(json.dumps({"finished": False, "diverged": True}))
+    said: list[str] = []
+    assert tools.runs.run_all([run], tools.runs.Machine(), said.append) == ([run], False)
+    assert any("has diverged" in line for line in said)
 
 
 def test_a_run_with_other_settings_is_not_passed_off_as_this_one(tools, task, tmp_path):
-    _, learning_runs, _ = tools
-    make_finished(learning_runs.runs_of([task], tmp_path, 1, [])[0], [-900.0, -800.0])
-    (other,) = learning_runs.runs_of([replace(task, steps=200)], tmp_path, 1, [])
+    make_finished(tools.runs.runs_of([task], tmp_path, 1, [])[0], [-900.0, -800.0])
+    (other,) = tools.runs.runs_of([replace(task, steps=2000)], tmp_path, 1, [])
     with pytest.raises(ConfigError, match="other settings"):
         other.state()
 
 
+def test_a_run_of_a_file_that_was_edited_since_is_not_passed_off_as_this_one(tools, task, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text("[learn]\ncritic_lr = 1e-3\n")
+    mine = replace(task, arguments=("--env", "Pendulum-v1", "--config", str(file)))
+    (run,) = tools.runs.runs_of([mine], tmp_path / "out", 1, [])
+    make_finished(run, [-900.0, -800.0])
+    assert run.state() is tools.runs.State.FINISHED
+    file.write_text("# A remark is no change.\n[learn]\ncritic_lr = 1e-3\nthreads = 2\n")
+    assert run.state() is tools.runs.State.FINISHED
+    file.write_text("[learn]\ncritic_lr = 2e-3\n")
+    with pytest.raises(ConfigError, match=r"learn\.critic_lr was 0\.001, now 0\.002"):
+        run.state()
+
+
+def test_an_older_run_is_known_by_what_it_wrote_down_itself(tools, task, tmp_path):
+    (run,) = tools.runs.runs_of([task], tmp_path, 1, [])
+    make_finished(run, [-900.0, -800.0])
+    (run.folder / "asked.json").write_text(json.dumps({"arguments": run.arguments()}))
+    learn = run.settings()["learn"]
+    learn.pop("n_step")  # a key that came later
+    (run.folder / "config.json").write_text(json.dumps({"env": "Pendulum-v1", "learn": learn}))
+    assert run.state() is tools.runs.State.FINISHED
+    (run.folder / "config.json").write_text(json.dumps({"learn": {**learn, "polyak": 0.3}}))
+    with pytest.raises(ConfigError, match=r"learn\.polyak was 0\.3, now 0\.005"):
+        run.state()
+
+
 def test_a_folder_that_is_no_run_is_never_taken_away(tools, task, tmp_path):
-    _, learning_runs, _ = tools
-    (run,) = learning_runs.runs_of([task], tmp_path, 1, [])
+    (run,) = tools.runs.runs_of([task], tmp_path, 1, [])
     run.folder.mkdir(parents=True)
     (run.folder / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError):
-        learning_runs.run_all([run], learning_runs.Machine(), lambda line: None)
+        tools.runs.run_all([run], tools.runs.Machine(), lambda line: None)
     assert (run.folder / "mine.txt").exists()
 
 
 def test_a_run_that_another_process_is_at_is_left_alone(tools, task, tmp_path):
-    _, learning_runs, _ = tools
-    (run,) = learning_runs.runs_of([task], tmp_path, 1, [])
+    (run,) = tools.runs.runs_of([task], tmp_path, 1, [])
     make_finished(run, [-900.0])
     (run.folder / "summary.json").unlink()
     lock = FileLock(run.folder / "sync.lock")
     assert lock.acquire()
     try:
-        assert run.state() is learning_runs.State.RUNNING
-        assert learning_runs.run_all([run], learning_runs.Machine(), lambda line: None) == ([], False)
+        assert run.state() is tools.runs.State.RUNNING
+        assert tools.runs.run_all([run], tools.runs.Machine(), lambda line: None) == ([], False)
     finally:
         lock.release()
-    assert run.state() is learning_runs.State.CUT
+    assert run.state() is tools.runs.State.CUT
 
 
 # ---- figures ------------------------------------------------------------------------------------------------------------
 
 
-def test_a_report_holds_the_figures_of_all_finished_seeds(tools, task, tmp_path, monkeypatch):
-    bench, learning_runs, learning_tasks = tools
-    two = replace(task, variants={"a": (), "b": ("learn.temperature=0.2",)}, must=-500.0, stretch=-400.0, stretch_at=50)
-    monkeypatch.setitem(learning_tasks.TASKS, "quick", two)
-    runs = learning_runs.runs_of([two], tmp_path, 3, [])
+def test_a_report_holds_the_figures_of_all_finished_seeds(tools, task, tmp_path):
+    two = replace(
+        task, steps=100, variants={"a": (), "b": ("learn.temperature=0.2",)}, must=-500.0, stretch=-400.0, stretch_at=50
+    )
+    runs = tools.runs.runs_of([two], tmp_path, 3, [])
     for run in runs[:-1]:
         make_finished(run, [-10.0 * run.seed, -100.0 * run.seed - (50.0 if run.variant == "b" else 0.0)])
-    arguments = bench.parse(["quick", "--out", str(tmp_path), "--summary", str(tmp_path / "s.json"), "--no-run"])
-    results = bench.report([two], runs, arguments)
+    results = tools.report.report([two], runs, tmp_path, "the command")
     found = results["tasks"]["quick"]["variants"]
     assert found["a"]["at"]["100"] == {"mean": -100.0, "sd": 100.0, "iqm": -100.0, "each": [-0.0, -100.0, -200.0]}
     assert found["a"]["at"]["50"]["mean"] == -10.0
     assert found["b"]["seeds"] == [0, 1], "one seed of it is not finished"
     assert found["b"]["at"]["100"]["mean"] == -100.0
     assert results["machines"] == [{"cores": 2, "runs": [run.name for run in runs[:-1]]}]
-    text = (tmp_path / "s.json").read_text()
+    text = tools.report.compact(results)
     assert json.loads(text) == json.loads(json.dumps(results))
     assert '"each": [ -0.0, -100.0, -200.0 ]' in text
     lines = [json.loads(line) for line in (tmp_path / "quick.jsonl").read_text().splitlines()]
     assert len(lines) == 2 * 5 and {line["variant"] for line in lines} == {"a", "b"}
     assert (tmp_path / "quick.png").read_bytes().startswith(b"\x89PNG")
-    rows = bench.table(results).splitlines()
+    rows = tools.report.table(results).splitlines()
     assert len(rows) == 1 + 2 * 2
-    assert "must -500" in rows[2] and "-100.00" in rows[2]
+    assert "must -500 met" in rows[2] and "-100.00" in rows[2] and " 3/3 " in rows[2]
+    assert "stretch -400 met" in rows[1] and " 2/3 " in rows[3]
+
+
+def test_a_verdict_says_by_how_much_a_goal_was_missed(tools, task, tmp_path):
+    near = replace(task, steps=100, must=-90.0, stretch=-99.0, stretch_at=50)
+    runs = tools.runs.runs_of([near], tmp_path, 2, [])
+    for run in runs:
+        make_finished(run, [-100.0, -90.0 - 0.5 * run.seed])
+    results = tools.report.report([near], runs, tmp_path, "")
+    found = results["tasks"]["quick"]["variants"]["sac"]
+    assert found["verdicts"] == {"must": {"met": False, "missed_by": 0.25}, "stretch": {"met": False, "missed_by": 1.0}}
+    assert (found["n"], found["asked"], found["resumed"]) == (2, 2, [0, 0])
+    rows = tools.report.table(results).splitlines()
+    assert "stretch -99 missed by 1" in rows[1] and "must -90 missed by 0.25" in rows[2]
+    assert tools.report.verdict(tools.report.goals_of(near)[0], {}) == {"met": None, "missed_by": None}
 
 
 def test_of_a_task_that_counts_successes_the_success_rate_is_reported(tools, task, tmp_path):
-    bench, learning_runs, _ = tools
-    reach = replace(task, measure="success")
-    runs = learning_runs.runs_of([reach], tmp_path, 2, [])
+    reach = replace(task, steps=100, measure="success")
+    runs = tools.runs.runs_of([reach], tmp_path, 2, [])
     for run in runs:
         make_finished(run, [1.0, 2.0], [0.5, 1.0 - 0.1 * run.seed])
-    found = bench.variant_figures(reach, "sac", runs)
+    found = tools.report.variant_figures(reach, "sac", runs)
     assert found["at"]["100"]["each"] == [1.0, 0.9]
 
 
 def test_a_curve_is_one_number_per_evaluation(tools, task, tmp_path):
-    bench, learning_runs, _ = tools
-    runs = learning_runs.runs_of([task], tmp_path, 2, [])
+    task = replace(task, steps=100)
+    runs = tools.runs.runs_of([task], tmp_path, 2, [])
     make_finished(runs[0], [-4.0, -2.0])
     make_finished(runs[1], [-2.0, -1.0])
-    steps, values = bench.curves(task, runs)
+    steps, values = tools.report.curves(task, runs)
     np.testing.assert_array_equal(steps, [50, 100])
     np.testing.assert_array_equal(values, [[-4, -2], [-2, -1]])
 
@@ -191,7 +268,7 @@ def test_scores_of_one_seed_have_no_spread_and_of_none_there_are_no_scores():
 
 
 def test_the_settings_of_every_task_and_variant_are_valid(tools):
-    for task in tools[2].TASKS.values():
+    for task in tools.tasks.TASKS.values():
         for options in task.variants.values():
             every = [*task.options, *options]
             if "--robot" in task.arguments:
@@ -209,3 +286,71 @@ def test_a_wrong_word_on_the_command_line_is_refused():
     assert done.returncode == 2
     assert "'nope'" in done.stderr and "sac" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# ---- the command --------------------------------------------------------------------------------------------------------
+
+
+def bench(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    tool = [sys.executable, str(ROOT / "tools/bench_learning.py"), *words]
+    return subprocess.run(tool, capture_output=True, text=True, timeout=240, cwd=cwd)
+
+
+QUICK = ("--env", "Pendulum-v1", "--steps", "120", "--eval-every", "60", "--seeds", "1")
+QUICK += ("--set", "learn.hidden=[8]", "--set", "learn.start_steps=50", "--set", "learn.batch_size=16")
+
+
+def test_any_gymnasium_id_can_be_measured(tmp_path):
+    done = bench(*QUICK, "--out", "out", "--summary", "new/folder/s.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "new/folder/s.json").read_text())
+    ((name, task),) = summary["tasks"].items()
+    assert name.startswith("pendulum-v1-learn.hidden=-8-")
+    assert task["variants"]["sac"]["curve"]["env_steps"] == [60, 120]
+    assert "learn.hidden=[8]" in summary["command"] and not task["goals"]
+    (row,) = done.stdout.splitlines()[1:]
+    assert " 1/1 " in row and row.startswith("pendulum-v1")
+    (folder,) = (tmp_path / "out").glob("*/sac/seed-0")
+    lock = FileLock(folder / "sync.lock")
+    assert lock.acquire()
+    (folder / "summary.json").unlink()
+    done = bench(*QUICK, "--out", "out", cwd=tmp_path)
+    lock.release()
+    assert done.returncode == 1, "not all that was asked for is there"
+    assert "sac/seed 0: running in another process, and not in these figures" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("pendulum", "--steps", "10"), "--steps is for --env"),
+        (("pendulum", "--set", "learn.threads=2"), "--set is for --env"),
+        ((), "name a task"),
+        (("pandulum",), "'pandulum'"),
+        (("--env", "Pendulum-v1", "--steps", "0"), "below 1"),
+        (("--env", "Pendulum-v1", "--set", "learn.nonsense=1"), "nonsense"),
+        (("pendulum", "--summary", "/dev/null/s/s.json"), "cannot be made"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before_anything_runs(tmp_path, words, said):
+    done = bench(*words, "--out", "out", cwd=tmp_path)
+    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
+    assert not list(tmp_path.glob("out/*/*/*/log.txt"))
+
+
+def test_a_tree_that_is_not_as_in_its_commit_is_marked(tools, tmp_path):
+    def git(*words: str) -> None:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b")
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    assert tools.machine.commit(tmp_path / "nowhere") == ""
+    git("init")
+    (tmp_path / "code.py").write_text("1")
+    git("add", ".")
+    git("commit", "-m", "one")
+    clean = tools.machine.commit(tmp_path, ("code.py", "more"))
+    assert len(clean) >= 7 and not clean.endswith("-dirty")
+    (tmp_path / "note.txt").write_text("beside it")
+    assert tools.machine.commit(tmp_path, ("code.py", "more")) == clean
+    (tmp_path / "more").write_text("new, and not in it")
+    assert tools.machine.commit(tmp_path, ("code.py", "more")) == clean + "-dirty"

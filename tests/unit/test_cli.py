@@ -11,26 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+from cli_world import ROOT, run, small_policy
 
-from robotsac.actor.contract import robot_contract
 from robotsac.cli import main as cli
 from robotsac.cli.console import spell_out
-from robotsac.config import LinkConfig, load_config
+from robotsac.config import LinkConfig
 from robotsac.errors import AGAIN, LEARN, ROBOT_FILE, RobotsacError
-from robotsac.learner.export import PolicyExporter
-from robotsac.learner.sac import SacState
 
-ROOT = Path(__file__).parents[2]
 NO_PORT = "robot.driver.port='/dev/not-there'"
-
-
-def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["robotsac", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
 
 
 @pytest.mark.parametrize(
@@ -180,6 +168,11 @@ def test_a_folder_with_something_of_the_users_in_it_is_never_taken_away(monkeypa
         (["learn", "--set"], "--set learn.device=auto", "robotsac learn --set --set learn.device=auto"),
         (["learn", "--parent", "1"], "--set learn.device=auto", "--set learn.device=auto"),
         (["learn"], "df -h /", "df -h /"),
+        (
+            ["collect", "--robot", "a", "--learner", "x:1", "--set", "link.address=x:1"],
+            "--learner tcp://localhost:1",
+            "robotsac collect --robot a --learner tcp://localhost:1",
+        ),
         (["learn"], "", ""),
         (["learn"], "--set x=$(rm y) z", "robotsac learn --set 'x=$(rm y) z'"),
         (["learn"], LEARN, "robotsac learn"),
@@ -272,15 +265,7 @@ def test_a_mistake_in_a_robots_own_file_is_mended_there(monkeypatch, capsys, tmp
 
 @pytest.fixture(scope="module")
 def policy_file(tmp_path_factory) -> Path:
-    config = load_config("arm0-sim")
-    contract = robot_contract(config)
-    learn = config.learn.model_copy(update={"hidden": (8,)})
-    state = SacState.create(learn, contract.obs_dim, contract.act_dim, 50, torch.device("cpu"))
-    exporter = PolicyExporter(state.normaliser, state.actor, contract, "run-1", "digest")
-    exporter.prepare()
-    path = tmp_path_factory.mktemp("policy") / "p.onnx"
-    path.write_bytes(exporter.bundle(1, updates=10))
-    return path
+    return small_policy(tmp_path_factory.mktemp("policy"))
 
 
 @pytest.mark.parametrize(
@@ -358,24 +343,6 @@ def test_gains_that_are_weak_are_told_by_config_check(monkeypatch, capsys):
     assert "is unstable" in json.loads(out)["warnings"][0]
     _, out, _ = run(monkeypatch, capsys, *typed[:4], "--json")
     assert json.loads(out)["warnings"] == []
-
-
-# ---- policy show ---------------------------------------------------------------------------------------------------------
-
-
-def test_a_policy_shows_every_scale_in_joint_order(monkeypatch, capsys, policy_file):
-    monkeypatch.setenv("COLUMNS", "60")
-    _, out, _ = run(monkeypatch, capsys, "policy", "show", str(policy_file))
-    shown = " ".join(out.split())
-    assert "dq 6 rad/s 2.5, 2.5, 2.5, 3.5, 3.5, 3.5" in shown
-    assert "q 6 rad 3.142" in shown, "once where all are the same"
-    assert "torque 6 N·m 2, 2.5, 1.2, 0.4, 0.4, 0.3" in shown
-    assert "…" not in shown
-    _, out, _ = run(monkeypatch, capsys, "policy", "show", str(policy_file), "--json")
-    told = json.loads(out)
-    assert told["action"] == [{"name": "torque", "size": 6, "unit": "N·m", "scale": [2.0, 2.5, 1.2, 0.4, 0.4, 0.3]}]
-    assert all(len(channel["scale"]) == channel["size"] for channel in told["observation"])
-    assert [channel["name"] for channel in told["observation"]][:2] == ["q", "dq"]
 
 
 def test_config_check_needs_no_torch():

@@ -58,6 +58,34 @@ def test_all_mistakes_are_reported_at_once():
         assert path in str(caught.value)
 
 
+def test_a_list_whose_entries_are_wrong_is_not_called_too_short_as_well(tmp_path):
+    text = (CONFIGS / "arm0.toml").read_text()
+    for name in ("reach.toml", "arm0.xml"):
+        (tmp_path / name).write_text((CONFIGS / name).read_text())
+    (tmp_path / "arm.toml").write_text(text.replace("q_max_rad = ", "q_maxrad = "))
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(tmp_path / "arm.toml"))
+    reason = caught.value.reason
+    assert "robot.joints.0.q_maxrad: unknown key" in reason
+    assert "at least 1 item" not in reason and all(reason.splitlines())
+    with pytest.raises(ConfigError, match="at least 1 item"):
+        load_config("arm0", overrides=["robot.joints=[]"])
+
+
+@pytest.mark.parametrize("key", ["robot", "robot.driver", "robot.guard", "task", "learn", "robot.joints.0"])
+def test_a_value_where_a_table_belongs_is_refused_in_words_with_a_key_of_it(key):
+    with pytest.raises(ConfigError) as caught:
+        load_config("arm0", overrides=[f"{key}=5"])
+    assert f"{key} is a table of keys, not a value: set the keys in it, such as {key}." in caught.value.reason
+    assert "dictionary" not in caught.value.reason and "instance" not in caught.value.reason
+
+
+def test_a_value_where_a_list_belongs_is_refused_in_words():
+    with pytest.raises(ConfigError, match=r"robot\.home_rad: input should be a list") as caught:
+        load_config("arm0", overrides=["robot.home_rad=5"])
+    assert "tuple" not in str(caught.value)
+
+
 def test_an_unknown_robot_names_the_nearest_command():
     with pytest.raises(ConfigError) as caught:
         find_robot("arm0-tiwn")

@@ -39,6 +39,16 @@ def test_it_is_registered_and_passes_gymnasiums_checker():
     env.close()
 
 
+def test_nothing_is_drawn_and_a_render_mode_is_refused_in_words():
+    gymnasium.make(robotsac.env.ENV_ID, render_mode=None).close()
+    with pytest.raises(ConfigError, match="render_mode 'human' is not there") as caught:
+        gymnasium.make(robotsac.env.ENV_ID, render_mode="human")
+    assert "mujoco.viewer" in str(caught.value) and "env.unwrapped.guard.joints" in str(caught.value)
+    env = gymnasium.make(robotsac.env.ENV_ID)
+    assert env.unwrapped.config.robot.model.is_file()
+    env.close()
+
+
 @pytest.mark.parametrize("task", ["reach", "hold", "track"])
 def test_every_task_runs_an_episode_to_its_end(task):
     env = gymnasium.make(robotsac.env.ENV_ID, robot="arm0-sim", task=task)
@@ -230,6 +240,7 @@ def test_a_reset_after_a_latched_fault_says_what_an_operator_has_to_do(env):
     with pytest.raises(ArmStateError, match="not finite") as caught:
         env.reset()
     assert caught.value.command == "env.unwrapped.guard.clear_fault()"
+    assert caught.value.command in str(caught.value), "who calls from Python sees nothing else"
     env.unwrapped.guard.clear_fault()
     env.reset()
 

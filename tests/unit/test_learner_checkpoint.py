@@ -16,9 +16,7 @@ from learner_world import contract, noisy_run, settings, write_log
 
 from robotsac.errors import CheckpointError
 from robotsac.learner.checkpoint import (
-    MANIFEST_FILE,
     SCHEMA,
-    TENSORS_FILE,
     CheckpointFolder,
     Manifest,
     learning_tensors,
@@ -27,6 +25,7 @@ from robotsac.learner.checkpoint import (
 )
 from robotsac.learner.learning import Learning
 from robotsac.learner.replay_log import ReplayLog
+from robotsac.learner.sealed import MANIFEST_FILE, TENSORS_FILE
 
 HERE = Path(__file__).parent
 CPU = torch.device("cpu")
@@ -196,7 +195,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(log_path: Path, tmp_path: Path,
     elif broken == "no manifest":
         manifest.unlink()
     else:
-        manifest.write_bytes(manifest.read_bytes().replace(b'"schema": 2,\n  "run_id"', b'"schema": 1,\n  "run_id"'))
+        manifest.write_bytes(manifest.read_bytes().replace(b'"schema": 2', b'"schema": 1', 1))
     with pytest.raises(CheckpointError, match=r"checkpoint-0000000025-0000000006 is damaged"):
         folder.load_latest()
 

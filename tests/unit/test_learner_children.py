@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,12 +10,17 @@ from learner_world import settings
 
 from robotsac.child_error import write_child_error
 from robotsac.errors import LinkError, RobotsacError, StorageError
-from robotsac.learner.board import LEARNER_FIELDS
-from robotsac.learner.children import INGEST_RESTARTS_MAX, INGEST_SILENCE_MAX_S, TRAINER_SILENCE_MAX_S, Children
+from robotsac.learner.board import LEARNER_FIELDS, TrainerState
+from robotsac.learner.children import (
+    INGEST_RESTARTS_MAX,
+    INGEST_SILENCE_MAX_S,
+    TRAINER_AT_WORK,
+    TRAINER_LOADING,
+    Children,
+)
 from robotsac.learner.run_folder import INGEST_ERROR_FILE
 from robotsac.shared import SharedBlock
-
-NS_PER_S = 1_000_000_000
+from robotsac.silence import LOOK_MAX_S, Bound
 
 
 class Stub:
@@ -25,6 +29,7 @@ class Stub:
     def __init__(self, *, killable: bool) -> None:
         self.killable = killable
         self.exitcode: int | None = None
+        self.pid: int | None = None
         self.waits_s: list[float | None] = []
 
     def start(self) -> None: ...
@@ -50,15 +55,37 @@ def board() -> Iterator[SharedBlock]:
     board.unlink()
 
 
+class Time:
+    """Monotonic time that the test moves."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def pass_by(self, seconds: float, check: Callable[[], None]) -> None:
+        """``check`` sees all of it, as the supervisor does."""
+        end_s = self.now_s + seconds
+        while self.now_s < end_s:
+            self.now_s = min(self.now_s + LOOK_MAX_S, end_s)
+            check()
+
+
+@pytest.fixture
+def clock() -> Time:
+    return Time()
+
+
 @pytest.fixture
 def started(
-    tmp_path: Path, board: SharedBlock, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, board: SharedBlock, clock: Time, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[bool], tuple[Children, list[Stub]]]:
     """Children whose processes are stubs, as they are started: ingest, trainer, ingest again …"""
 
     def start(killable: bool) -> tuple[Children, list[Stub]]:
         stubs: list[Stub] = []
-        children = Children(settings(), tmp_path, "run-1", board)
+        children = Children(settings(), tmp_path, "run-1", board, clock)
 
         def spawn(*_: object) -> Stub:
             stubs.append(Stub(killable=killable))
@@ -66,44 +93,84 @@ def started(
 
         monkeypatch.setattr(children, "_spawn", spawn)
         children.start()
+        children.check()
         return children, stubs
 
     return start
 
 
-def silent(board: SharedBlock, field: str, seconds: float) -> None:
-    board[field] = time.monotonic_ns() - int(seconds * NS_PER_S)
+def silent_ingest(clock: Time, board: SharedBlock, children: Children) -> None:
+    """For longer than it may, while the trainer is well."""
+
+    def check() -> None:
+        board["beat_ns"] += 1
+        children.check()
+
+    clock.pass_by(INGEST_SILENCE_MAX_S + 1, check)
 
 
-def test_a_silent_ingest_is_killed_and_started_anew_until_it_has_been_tried_often_enough(started, board) -> None:
+def test_a_silent_ingest_is_killed_and_started_anew_until_it_has_been_tried_often_enough(started, board, clock) -> None:
     children, stubs = started(True)
     children.check()
     for count in range(1, INGEST_RESTARTS_MAX + 1):
-        silent(board, "ingest_beat_ns", INGEST_SILENCE_MAX_S + 1)
-        children.check()
+        silent_ingest(clock, board, children)
         assert children.ingest_restarts == count and len(stubs) == 2 + count
         children.check()
-    silent(board, "ingest_beat_ns", INGEST_SILENCE_MAX_S + 1)
     with pytest.raises(RobotsacError) as refused:
-        children.check()
+        silent_ingest(clock, board, children)
     assert refused.value.message == f"ingest has given no sign of life for 31 s after {INGEST_RESTARTS_MAX} restarts"
     assert refused.value.reason and refused.value.command.endswith("--resume")
 
 
-def test_an_ingest_that_does_not_even_end_when_killed_is_an_error_and_no_wait_without_end(started, board) -> None:
+def test_an_ingest_that_does_not_even_end_when_killed_is_an_error_and_no_wait_without_end(
+    started, board, clock
+) -> None:
     children, stubs = started(False)
-    silent(board, "ingest_beat_ns", INGEST_SILENCE_MAX_S + 1)
     with pytest.raises(RobotsacError, match="ingest has given no sign of life"):
-        children.check()
+        silent_ingest(clock, board, children)
     children.stop()
     assert None not in [wait for stub in stubs for wait in stub.waits_s], "a wait without a deadline"
 
 
-def test_a_silent_trainer_is_an_error(started, board) -> None:
+@pytest.mark.parametrize(
+    ("state", "bound"),
+    [
+        (TrainerState.STARTING, TRAINER_LOADING),
+        (TrainerState.RESUMING, TRAINER_LOADING),
+        (TrainerState.WAITING_FOR_ROBOT, TRAINER_AT_WORK),
+        (TrainerState.TRAINING, TRAINER_AT_WORK),
+    ],
+)
+def test_a_silent_trainer_is_told_of_and_then_an_error_later_while_it_loads(
+    started, board, clock, state: TrainerState, bound: Bound
+) -> None:
     children, _ = started(True)
-    silent(board, "beat_ns", TRAINER_SILENCE_MAX_S + 1)
-    with pytest.raises(RobotsacError, match="trainer has given no sign of life for 121 s"):
+    board["trainer_state"] = state
+
+    def check() -> None:
+        board["ingest_beat_ns"] += 1
         children.check()
+
+    clock.pass_by(bound.told_s, check)
+    assert children.trainer_silent_s == 0
+    clock.pass_by(1, check)
+    assert children.trainer_silent_s == bound.told_s + 1
+    board["beat_ns"] += 1
+    check()
+    assert children.trainer_silent_s == 0, "a sign of life"
+    clock.pass_by(bound.max_s, check)
+    with pytest.raises(RobotsacError, match=f"trainer has given no sign of life for {bound.max_s + 1:.0f} s"):
+        clock.pass_by(1, check)
+
+
+def test_a_pause_of_the_supervisor_itself_is_nobodys_silence(started, board, clock) -> None:
+    """Ctrl-Z and fg, a laptop that is closed: all of them stood still."""
+    children, stubs = started(True)
+    board["trainer_state"] = TrainerState.TRAINING
+    clock.now_s += 10_000
+    children.check()
+    assert children.trainer_silent_s == 0
+    assert len(stubs) == 2, "ingest and trainer, once"
 
 
 @pytest.mark.parametrize(("killable", "words"), [(True, "ended by signal 9"), (False, "not even when killed")])

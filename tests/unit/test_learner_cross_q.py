@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, settings
@@ -99,7 +101,7 @@ def test_one_critics_error_does_not_reach_another() -> None:
 
 
 def test_the_targets_own_gradient_is_cut() -> None:
-    """With a discount of nearly 0 the target is the reward: then its gradient, if it were not cut, would still differ."""
+    """With a discount of 0.9 the target depends on the critics as much as Q does; the gradient is that of a constant."""
     batch = some_batch()
     noise = NoiseShape(ACT_DIM).draw(16, torch.Generator().manual_seed(1))
     state, same = fresh(discount=0.9), fresh(discount=0.9)
@@ -114,6 +116,30 @@ def test_the_targets_own_gradient_is_cut() -> None:
     for got, wanted in zip(state.critic.parameters(), same.critic.parameters(), strict=True):
         assert got.grad is not None and wanted.grad is not None
         assert torch.allclose(got.grad, wanted.grad, atol=1e-6)
+
+
+def test_the_target_is_the_minimum_over_the_chosen_critics_alone() -> None:
+    state, batch = fresh(critics=5, critic_subset=2, discount=0.9), some_batch()
+    drawn = state.noise_shape.draw(16, torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        alpha = state.log_alpha.exp()
+        next_action, log_prob = state.actor.sample(batch.next_obs, drawn.next_action)
+    for chosen in ([3, 1], [0, 4], [2, 0]):
+        state, noise = fresh(critics=5, critic_subset=2, discount=0.9), replace(drawn, subset=torch.tensor(chosen))
+        with torch.no_grad():
+            q, next_q = state.critic.joint(batch.obs, batch.action, batch.next_obs, next_action)
+            y = batch.reward + 0.9 * (torch.minimum(next_q[chosen[0]], next_q[chosen[1]]) - alpha * log_prob)
+            wanted = 0.5 * (q - y).square().mean(dim=1).sum()
+        assert float(state.update(batch, noise)["critic_loss"]) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_adams_first_moment_keeps_half_of_what_it_was() -> None:
+    """β1 = ½ (Bhatt et al. 2024), of actor, critics and α: after one step the moment is half the gradient."""
+    state = fresh()
+    state.update(some_batch(), state.noise_shape.draw(16, torch.Generator().manual_seed(1)))
+    for name, adam in state.optimizers().items():
+        for parameter in adam.param_groups[0]["params"]:
+            assert torch.allclose(adam.state[parameter]["exp_avg"], 0.5 * parameter.grad, rtol=1e-5, atol=1e-9), name
 
 
 @pytest.mark.parametrize("delay", [1, 3])

@@ -11,7 +11,8 @@ import pytest
 
 from robotsac.errors import StorageError
 from robotsac.learner.assembler import Episode
-from robotsac.learner.curve import _draw, plot_learning_curve, rolling_mean
+from robotsac.learner.curve import _draw, _mark_end, plot_learning_curve, rolling_mean
+from robotsac.learner.heading import draw_heading
 from robotsac.learner.metrics import FILE_NAME, RECENT_EPISODES, Metrics, Recent, read_lines
 from robotsac.learner.rates import Rate
 from robotsac.records import EpisodeEnd
@@ -167,7 +168,7 @@ def test_the_mean_begins_with_the_first_full_window(tmp_path: Path, episodes: in
     rate = axes.lines[0]
     assert len(rate.get_xdata()) == episodes - window + 1
     assert rate.get_ydata()[-1] == 100.0
-    assert f"means over {window}" in axes.get_title("right")
+    assert f"means over {window}" in " ".join(text.get_text() for text in axes.texts)
 
 
 @pytest.mark.parametrize("successes", [0, 25, 50])
@@ -178,6 +179,36 @@ def test_the_evaluation_stands_behind_the_curve(tmp_path: Path, successes: int) 
     assert axes.lines[0].get_xdata()[-1] < mark.get_xdata()[0] < axes.get_xlim()[1]
     assert f"({successes}/50)" in " ".join(text.get_text() for text in axes.texts)
     assert "(1)" not in axes.get_ylabel()
+
+
+@pytest.mark.parametrize(
+    "name", ["r", "arm0-twin-20261125-230054", "a long name of many words " * 12, "W" * 400, "ij" * 200, "$x_1$"]
+)
+def test_the_heading_never_overlaps_and_stays_in_the_picture(name: str) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.0, 4.5), dpi=150, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    draw_heading(axes, f"Learning curve of {name}", "116 episodes (dots: their returns), lines: means over 38")
+    canvas.draw()
+    title = axes.get_title("left")
+    box = next(child for child in axes.get_children() if getattr(child, "get_text", str)() == title).get_window_extent()
+    note = axes.texts[0].get_window_extent()
+    assert note.y1 <= box.y0
+    assert axes.bbox.y1 <= note.y0 and axes.bbox.height > figure.bbox.height / 2
+    assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+    assert len(title.splitlines()) <= 3 and (title.endswith("…") or name in " ".join(title.split()))
+
+
+def test_a_rate_of_nothing_stands_above_the_axis_not_on_it(tmp_path: Path) -> None:
+    axes = drawn(tmp_path, 4)
+    (label,) = [text for text in axes.texts if text.get_text().endswith("%")]
+    assert (label.get_text(), label.get_va()) == ("100 %", "center")
+    axes.clear()
+    _mark_end(axes, 8.0, 0.0, None)
+    assert (axes.texts[0].get_text(), axes.texts[0].get_va()) == ("0 %", "bottom")
 
 
 def test_without_an_episode_there_is_no_curve(tmp_path: Path) -> None:

@@ -81,6 +81,15 @@ def test_actor_loss_worked_out_by_hand() -> None:
     assert float(loss) == pytest.approx(((0.1 - 1.0) + (-0.1 - 4.0)) / 2)
 
 
+def test_temperature_loss_and_its_gradient_worked_out_by_hand() -> None:
+    # α = 0.2, mean log π = −0.5, H̄ = −1.5: −0.2 (−0.5 − 1.5). By log α the gradient is the same, as dα/d(log α) = α.
+    log_alpha = torch.tensor(0.2).log().requires_grad_()
+    loss = temperature_loss(log_alpha, torch.tensor([1.0, -2.0]), target_entropy=-1.5)
+    loss.backward()
+    assert log_alpha.grad is not None
+    assert [float(loss.detach()), float(log_alpha.grad)] == pytest.approx([0.4, 0.4])
+
+
 @pytest.mark.parametrize(("entropy", "alpha_falls"), [(3.0, True), (-3.0, False)])
 def test_entropy_above_target_lowers_alpha_below_raises_it(entropy: float, alpha_falls: bool) -> None:
     log_alpha = torch.zeros((), requires_grad=True)
@@ -116,7 +125,7 @@ def test_a_target_out_of_reach_is_refused_in_words(sigma: float) -> None:
         settings(target_sigma=sigma)
 
 
-@pytest.mark.parametrize("sigma", [0.4839, 0.15, 0.0068])
+@pytest.mark.parametrize("sigma", [0.479, 0.15, 0.0068])
 def test_a_target_within_reach_is_taken(sigma: float) -> None:
     assert settings(target_sigma=sigma).learn.target_sigma == sigma
 
@@ -332,7 +341,8 @@ def test_sac_solves_a_bandit_and_keeps_its_target_entropy() -> None:
         if step >= 600:
             entropies.append(float(metrics["entropy"]))
     assert torch.allclose(state.actor.action(torch.zeros(1, OBS_DIM), torch.zeros(1, ACT_DIM))[0], best, atol=0.08)
-    assert np.mean(entropies) == pytest.approx(state.constants.target_entropy, abs=0.3)
+    # 0.004 nat off when measured; a mean over 100 minibatches is uncertain by 0.015.
+    assert np.mean(entropies) == pytest.approx(state.constants.target_entropy, abs=0.05)
 
 
 def test_a_constant_reward_of_one_is_worth_the_horizon_when_time_limits_bootstrap() -> None:

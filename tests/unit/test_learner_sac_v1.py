@@ -260,4 +260,5 @@ def test_on_a_bandit_v_is_the_soft_maximum_and_the_policy_earns_it() -> None:
 
 def test_an_automatic_temperature_keeps_the_target_entropy() -> None:
     state, entropies = bandit(400, target_sigma=0.1, temperature_lr=1e-2)
-    assert np.mean(entropies[-100:]) == pytest.approx(state.constants.target_entropy, abs=0.15)
+    # 0.002 nat off when measured.
+    assert np.mean(entropies[-100:]) == pytest.approx(state.constants.target_entropy, abs=0.05)

@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
+from sync_world import CPU, RANDOM, Ladder, ladder, learn_config, run
 
 from robotsac.cli import main as cli
 from robotsac.cli.arm_world import ArmWorld
 from robotsac.cli.gym_world import GymWorld, control_rate_of, make_env
-from robotsac.config import LearnConfig, load_config, load_learner_settings
-from robotsac.config.learn import GAUSSIAN_ENTROPY_NATS
+from robotsac.config import load_config, load_learner_settings
+from robotsac.config.entropy import GAUSSIAN_ENTROPY_NATS
 from robotsac.errors import ConfigError, DriverUnavailable, RobotsacError
 from robotsac.learner.outcomes import SeveralSteps, SingleSteps
 from robotsac.learner.sync import Hooks, Plan, Streams, SyncLearning
@@ -28,9 +29,7 @@ from robotsac.learner.world import Outcome, Seeds
 from robotsac.records import EpisodeEnd, Flag, record_dtype, transitions
 
 ROOT = Path(__file__).parents[2]
-CPU = torch.device("cpu")
 SEEDS = Seeds(1, 2, 3)
-RANDOM, POLICY_NOISE = 0.25, 0.5
 
 
 @pytest.fixture(autouse=True)
@@ -39,59 +38,7 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-class Ladder:
-    """Episodes of 5 steps that end in turn by FAILURE, TIME_LIMIT, FAULT; the observation says which episode and step.
-
-    The reward is 10·step; ``asked`` are the actions of all steps, ``held_out`` the numbers that ``reset`` was given.
-    """
-
-    ENDS = (EpisodeEnd.FAILURE, EpisodeEnd.TIME_LIMIT, EpisodeEnd.FAULT)
-    obs_dim, act_dim = 2, 1
-
-    def __init__(self) -> None:
-        self.episode, self.at = -1, 0
-        self.asked: list[float] = []
-        self.held_out: list[int | None] = []
-
-    def reset(self, held_out: int | None = None):
-        self.episode, self.at = self.episode + 1, 0
-        self.held_out.append(held_out)
-        return self._obs()
-
-    def step(self, action) -> Outcome:
-        self.asked.append(float(action[0]))
-        self.at += 1
-        end = self.ENDS[self.episode % 3] if self.at == 5 else EpisodeEnd.RUNNING
-        return Outcome(self._obs(), 10.0 * self.at, 0.5 * action, end, end is EpisodeEnd.TIME_LIMIT)
-
-    def random_action(self):
-        return np.full(1, RANDOM, np.float32)
-
-    def noise(self, size: int):
-        return np.full(size, POLICY_NOISE, np.float32)
-
-    def close(self) -> None:
-        pass
-
-    def _obs(self):
-        return np.array([self.episode, self.at], np.float32)
-
-
-def learn_config(**changes: object) -> LearnConfig:
-    small: dict[str, object] = {"hidden": (8,), "batch_size": 8, "start_steps": 20, "discount": 0.9, "device": "cpu"}
-    return LearnConfig.model_validate(small | changes)
-
-
-def ladder(steps: int, eval_every: int = 1000, eval_episodes: int = 3, **changes: object) -> SyncLearning:
-    return SyncLearning(learn_config(**changes), Plan(steps, eval_every, eval_episodes), Ladder(), Ladder(), None, CPU)
-
-
-def run(learning: SyncLearning) -> list[Evaluation]:
-    found: list[Evaluation] = []
-    learning.run(Hooks(on_evaluation=found.append))
-    return found
+    torch.set_flush_denormal(False)
 
 
 # ---- the loop -----------------------------------------------------------------------------------------------------------
@@ -109,7 +56,7 @@ def test_as_many_updates_are_done_as_the_configuration_says(per_step):
 def test_actions_are_random_until_there_is_enough_to_learn_from_and_the_policys_afterwards():
     learning = ladder(40)
     run(learning)
-    asked = learning._world.asked
+    asked = learning.world.asked
     # 21 steps make the first 20 transitions: the 15th step ended in a FAULT.
     assert asked[:21] == [RANDOM] * 21
     assert RANDOM not in asked[21:]
@@ -180,7 +127,7 @@ def test_evaluating_changes_nothing():
     assert len(run(once)) == 1
     for name, tensor in often.state.critic.state_dict().items():  # type: ignore[attr-defined]
         assert torch.equal(tensor, once.state.critic.state_dict()[name])  # type: ignore[attr-defined]
-    assert often._world.asked == once._world.asked
+    assert often.world.asked == once.world.asked
 
 
 def test_an_evaluation_counts_whole_episodes_without_noise_on_the_held_out_ones():

@@ -49,18 +49,52 @@ def test_localhost_is_this_host_and_not_a_name_to_look_up() -> None:
     assert endpoint("tcp://localhost:5757") == "tcp://127.0.0.1:5757"
 
 
+NOT_HERE, NO_PORT, NO_NUMBER = "not encrypted yet (no CURVE)", "it names no port", "is not a number"
+NO_RANGE, NO_SCHEME, PATH = (
+    "out of range, ports go from 1 to 65535",
+    "does not begin with tcp://",
+    "1 to 100 characters",
+)
+
+
 @pytest.mark.parametrize(
-    "address",
+    ("address", "why", "instead"),
     [
-        "tcp://*:5757", "tcp://0.0.0.0:5757", "tcp://192.168.1.5:5757", "tcp://[::]:5757", "tcp://localhost.evil.org:5757",
-        "tcp://127.0.0.1", "tcp://127.0.0.1:0", "tcp://127.0.0.1:65536", "tcp://127.0.0.1:5757;tcp://10.0.0.1:1",
-        "tcp://127.0.0.1:5757\n", "tcp://127.0.0.999:5757", "pgm://127.0.0.1:5757", "inproc://x", "ipc://", "ipc://*" * 50, "",
+        ("tcp://*:5757", NOT_HERE, "tcp://127.0.0.1:5757"),
+        ("tcp://0.0.0.0:5757", NOT_HERE, "tcp://127.0.0.1:5757"),
+        ("tcp://192.168.1.5:6000", NOT_HERE, "tcp://127.0.0.1:6000"),
+        ("gpu-host:5757", NOT_HERE, "tcp://127.0.0.1:5757"),
+        ("tcp://[::]:5757", NOT_HERE, "tcp://127.0.0.1:5757"),
+        ("tcp://localhost.evil.org:5757", NOT_HERE, "tcp://127.0.0.1:5757"),
+        ("tcp://127.0.0.999:5757", NOT_HERE, "tcp://127.0.0.1:5757"),
+        ("tcp://127.0.0.1", NO_PORT, "tcp://127.0.0.1:5757"),
+        ("localhost", NO_PORT, "tcp://localhost:5757"),
+        ("tcp://127.0.0.1:0", NO_RANGE, "tcp://127.0.0.1:5757"),
+        ("tcp://127.0.0.1:65536", NO_RANGE, "tcp://127.0.0.1:5757"),
+        ("tcp://localhost:99999", NO_RANGE, "tcp://localhost:5757"),
+        ("tcp://127.0.0.1:0000057570000", NO_RANGE, "tcp://127.0.0.1:5757"),
+        ("tcp://127.0.0.1:5757;tcp://10.0.0.1:1", NO_NUMBER, "tcp://127.0.0.1:5757"),
+        ("tcp://127.0.0.1:5757\n", NO_NUMBER, "tcp://127.0.0.1:5757"),
+        ("tcp://127.0.0.1:٥٧٥٧", NO_NUMBER, "tcp://127.0.0.1:5757"),
+        ("localhost:5757", NO_SCHEME, "tcp://localhost:5757"),
+        ("[::1]:5758", NO_SCHEME, "tcp://[::1]:5758"),
+        ("pgm://127.0.0.1:5757", "begins with pgm://", "tcp://127.0.0.1:5757"),
+        ("inproc://x", "begins with inproc://", "tcp://127.0.0.1:5757"),
+        ("ipc://", PATH, "tcp://127.0.0.1:5757"),
+        ("ipc://*" * 50, PATH, "tcp://127.0.0.1:5757"),
+        ("tcp://:5757", "it names no host", "tcp://127.0.0.1:5757"),
+        ("", "it names no host", "tcp://127.0.0.1:5757"),
     ],
-)  # fmt: skip
-def test_everything_else_is_refused_because_it_is_not_encrypted(address: str) -> None:
+)
+def test_everything_else_is_refused_for_what_is_wrong_with_it_and_what_is_suggested_is_taken(
+    address: str, why: str, instead: str
+) -> None:
     with pytest.raises(LinkError, match="refused") as refused:
         endpoint(address)
-    assert "not encrypted yet (no CURVE)" in refused.value.reason
+    assert why in refused.value.reason
+    assert (NOT_HERE in refused.value.reason) is (why is NOT_HERE), "said where it is the cause"
+    assert refused.value.command == f"--set link.address={instead}"
+    assert endpoint(instead)
 
 
 def test_a_port_in_use_is_named_with_the_command_that_finds_its_owner(

@@ -18,10 +18,12 @@ ROOT = Path(__file__).parents[2]
 PRODUCT = [ROOT / "robotsac", ROOT / "hardware/robotsac_hardware", ROOT / "sim/robotsac_sim"]
 PROGRAMS = {
     "robotsac", "pip", "ls", "df", "find", "cat", "mv", "rm", "grep", "fuser", "ss", "findmnt", "ulimit", "sudo", "echo",
-    "sha256sum", "${EDITOR:-vi}",
+    "sha256sum", "kill", "${EDITOR:-vi}",
 }  # fmt: skip
 # For a programmer, not for a shell.
-PYTHON = {"env.unwrapped.start()", "env.unwrapped.guard.clear_fault()"}
+PYTHON = {
+    "env.unwrapped.start()", "env.unwrapped.guard.clear_fault()", 'gymnasium.make("robotsac/Arm-v0", render_mode=None)',
+}  # fmt: skip
 # What the command line puts a command in place of.
 WORDS = {AGAIN, LEARN, ROBOT_FILE}
 

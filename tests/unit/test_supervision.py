@@ -12,13 +12,13 @@ from link_world import ACT_DIM, DTYPE, OBS_DIM, a_contract
 
 from robotsac.actor import uplink_child
 from robotsac.actor.board import ACTOR_FIELDS, Phase
-from robotsac.actor.silence import LOOK_MAX_S, Silence
 from robotsac.actor.status import CollectStatus, LinkWatch
 from robotsac.actor.uplink_block import UPLINK_FIELDS, UplinkArgs
 from robotsac.actor.uplink_child import UPLINK_STARTS_MAX, UplinkChild
 from robotsac.config.schema import LinkConfig, SpoolConfig
 from robotsac.errors import StorageError
 from robotsac.shared import RecordRing, SharedBlock
+from robotsac.silence import LOOK_MAX_S, Silence
 
 
 def test_silence_grows_until_the_sign_changes():

@@ -144,6 +144,13 @@ def block(language: str, containing: str) -> str:
     return found
 
 
+def test_the_readmes_project_installs_with_its_test_beside_it():
+    """setuptools refuses to guess among several modules in one folder."""
+    project = tomllib.loads(block("toml", "robotsac.tasks"))
+    ((_, target),) = project["project"]["entry-points"]["robotsac.tasks"].items()
+    assert project["tool"]["setuptools"]["py-modules"] == [target.split(":")[0]]
+
+
 @pytest.fixture
 def example(tmp_path) -> Path:
     project = tomllib.loads(block("toml", "robotsac.tasks"))["project"]

@@ -7,7 +7,8 @@ One group of tests per bug, ``test_bug_NN_…``, with what goes wrong in its doc
     3 the temperature                         7 the wrong action or discount   10 the run is not the run you think
     4 the entropy in the target                 in the backup
 
-One to six are here, seven and eight in ``test_ten_bugs_data``, nine and ten in ``test_ten_bugs_robot``.
+One to six are here, seven and eight in ``test_ten_bugs_data``, nine and ten in ``test_ten_bugs_robot``; those of DDPG and
+CrossQ in ``test_ten_bugs_variants``, those of ``train --sync`` in ``test_ten_bugs_sync``.
 ``tools/check_bugs.py`` puts every bug back into the software in several ways (``mutations``) and requires that a test of its
 number fails.
 """

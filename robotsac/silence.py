@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 # A watcher that did not look for longer did not run itself (Ctrl-Z and fg, a machine that swaps): then it saw nothing.
 LOOK_MAX_S = 1.0
+
+
+class Bound(NamedTuple):
+    """Silence that the operator is told of, and silence after which the process is ended, s."""
+
+    told_s: float
+    max_s: float
 
 
 class Silence:

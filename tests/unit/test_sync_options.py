@@ -1,0 +1,111 @@
+"""What ``robotsac train`` refuses to leave aside, and what it says of a discount that nobody chose."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from robotsac.cli import main as cli
+from robotsac.config import load_config, load_learner_settings
+from robotsac.config.folders import find_config
+from robotsac.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("ROBOTSAC_CONFIG_DIR", str(ROOT / "configs"))
+    monkeypatch.chdir(tmp_path)
+    yield
+    torch.set_flush_denormal(False)
+
+
+def command(monkeypatch, capsys, text: str) -> tuple[int, str]:
+    monkeypatch.setattr(sys, "argv", ["robotsac", "train", *text.split()])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return int(caught.value.code or 0), capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "what", "command_words"),
+    [
+        ("--sync --episodes 50", "no --episodes with --sync", "--sync --robot arm0-sim --eval-episodes 50"),
+        ("--sync --env Ant-v4 --episodes=0", "no --episodes with --sync", "--sync --env Ant-v4 --eval-episodes 50"),
+        ("--sync --env Pendulum-v1 -r arm0-sim", "no --robot with --env Pendulum-v1", "--sync --env Pendulum-v1"),
+        ("--sync --env Pendulum-v1 --robot arm0-twin", "no --robot with --env", "--sync --env Pendulum-v1"),
+        ("--sync --until-success 0", "no --until-success with --sync", "--sync --robot arm0-sim"),
+        ("--sync --resume", "--resume without --run", "ls -t runs"),
+        ("--seed 3", "--seed without --sync", "--set learn.seed=0"),
+        ("--eval-every 5000", "--eval-every without --sync", "--episodes 50"),
+        ("--eval-episodes 10", "--eval-episodes without --sync", "--episodes 50"),
+        ("--resume --run a", "--resume without --sync", "--sync --resume --run a"),
+        ("--env Pendulum-v1", "--env Pendulum-v1 without --sync", "--sync --env Pendulum-v1"),
+    ],
+)
+def test_an_option_that_would_be_left_aside_is_refused_also_with_its_default(
+    monkeypatch, capsys, tmp_path, text, what, command_words
+):
+    code, err = command(monkeypatch, capsys, text)
+    assert code == 2, err
+    lines = err.splitlines()
+    assert what in lines[0] and lines[1].strip().startswith("why: ") and command_words in lines[2], err
+    assert len(lines) == 3 and not list(tmp_path.iterdir())
+
+
+QUICK = "--sync --run a --steps 30 --eval-every 30 --eval-episodes 1 --set learn.device=cpu --set learn.hidden=[8]"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        # Pendulum has a dt of 0.05 s: 1 - 1 / (0.4 s · 20/s).
+        ("--env Pendulum-v1", True),
+        ("--env Pendulum-v1 --set learn.horizon_s=0.4", False),
+        ("--env Pendulum-v1 --set learn.discount=0.9", False),
+        ("--env Pendulum-v1 --config gym", False),
+        ("--robot arm0-sim", False),
+    ],
+)
+def test_a_short_horizon_that_nobody_asked_for_is_told_of(monkeypatch, capsys, text, said):
+    code, err = command(monkeypatch, capsys, f"{QUICK} {text}")
+    assert code == 0, err
+    told = [line for line in err.splitlines() if "discount" in line]
+    assert len(told) == said, err
+    if said:
+        assert "discount 0.875" in told[0] and "0.4 s at 20 steps/s" in told[0] and "learn.discount=0.99" in told[0]
+
+
+def test_denormals_are_flushed(monkeypatch, capsys):
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor does not flush them")
+    torch.set_flush_denormal(False)
+    assert float(torch.tensor([1e-39]) * 1.0) != 0.0
+    assert command(monkeypatch, capsys, f"{QUICK} --env Pendulum-v1")[0] == 0
+    assert float(torch.tensor([1e-39]) * 1.0) == 0.0
+
+
+# ---- configurations by name ---------------------------------------------------------------------------------------------
+
+
+def test_a_configuration_that_came_with_the_package_is_found_by_its_name():
+    by_name, by_path = Path("gym"), ROOT / "configs/gym.toml"
+    assert load_learner_settings([by_name]) == load_learner_settings([by_path])
+    assert load_config("arm0-sim", [by_name]) == load_config("arm0-sim", [by_path])
+
+
+def test_a_file_of_that_name_comes_first_and_a_path_stays_a_path(tmp_path):
+    (tmp_path / "gym").write_text("[learn]\nbatch_size = 7\n")
+    assert load_learner_settings([Path("gym")]).learn.batch_size == 7
+    for path in (Path("x/gym"), Path("gym.toml"), tmp_path / "gym"):
+        assert find_config(path) == path
+
+
+def test_a_name_that_there_is_not_is_refused_with_those_that_there_are():
+    with pytest.raises(ConfigError, match="no configuration 'gim'") as caught:
+        load_learner_settings([Path("gim")])
+    assert "gym" in caught.value.reason and caught.value.command == "--config gym"
