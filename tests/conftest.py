@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+# Two workers with two threads each would fight for two cores. Before torch is imported, here and in every child.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 TESTS = Path(__file__).parent
 NICE = 10
 _yielding = False
