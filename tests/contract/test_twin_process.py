@@ -127,7 +127,8 @@ def test_a_stopped_twin_does_not_let_watchdogs_expire() -> None:
     assert summary["slipped_ms"] > 1000
 
 
-def test_an_unplugged_adapter_is_gone_for_the_host() -> None:
+@pytest.mark.parametrize("paused_s", [0.0, 2.5])  # longer than the twin stays on after the host has gone
+def test_an_unplugged_adapter_is_gone_for_the_host_and_watchdogs_still_act(paused_s: float) -> None:
     overrides = (
         "robot.sim.allow_faults=true",
         'robot.sim.faults=[{kind = "unplug", at_ns = 3_000_000_000}]',
@@ -145,6 +146,9 @@ def test_an_unplugged_adapter_is_gone_for_the_host() -> None:
             return False
 
         wait_for(gone, "the port went away")
+        os.kill(twin.process.pid, signal.SIGSTOP)
+        time.sleep(paused_s)
+        os.kill(twin.process.pid, signal.SIGCONT)
         summary = twin.finish()
     assert summary["watchdog_expiries"] == 1
 

@@ -59,6 +59,7 @@ class RealTimeLoop:
         self._stopping = False
         self._origin_ns = time.monotonic_ns()
         self._end_ns = None if seconds is None else self._origin_ns + int(seconds * NS_PER_S)
+        self._linger_end_bus_ns: int | None = None
         self._inputs = [port.fd]
         if watch_parent and stdin_is_pipe():
             self._inputs.append(STDIN)
@@ -70,7 +71,7 @@ class RealTimeLoop:
     def run(self) -> None:
         """Serve until told to stop, until the time is over, or for a while after the parent has gone."""
         now_ns = time.monotonic_ns()
-        while not self._stopping and (self._end_ns is None or now_ns < self._end_ns):
+        while not self._stopping and not self._over(now_ns):
             planned_ns = self._next_wake_ns(now_ns)
             ready = select.select(self._inputs, (), (), max(0, planned_ns - now_ns) / NS_PER_S)[0]
             now_ns = time.monotonic_ns()
@@ -81,6 +82,11 @@ class RealTimeLoop:
                 self._listen(min(now_ns, planned_ns))
             self._bus.advance(self._to_bus(now_ns))
             self._speak(now_ns)
+
+    def _over(self, now_ns: int) -> bool:
+        """Whether the time is over, or the linger: that one in bus time, so that a pause does not eat what it is for."""
+        lingered = self._linger_end_bus_ns is not None and self._to_bus(now_ns) >= self._linger_end_bus_ns
+        return lingered or (self._end_ns is not None and now_ns >= self._end_ns)
 
     def _next_wake_ns(self, now_ns: int) -> int:
         wake_ns = now_ns + IDLE_NS
@@ -130,8 +136,8 @@ class RealTimeLoop:
             self._linger(now_ns)
 
     def _linger(self, now_ns: int) -> None:
-        end_ns = now_ns + LINGER_NS
-        self._end_ns = end_ns if self._end_ns is None else min(self._end_ns, end_ns)
+        if self._linger_end_bus_ns is None:
+            self._linger_end_bus_ns = self._to_bus(now_ns) + LINGER_NS
 
     def _to_bus(self, host_ns: int) -> int:
         return host_ns - self._origin_ns - self.report.slipped_ns
