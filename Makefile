@@ -22,8 +22,8 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 
 lint: $(STAMP)
@@ -32,8 +32,8 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A worker per core; how they share it is in tests/conftest.py.
-PYTEST = $(BIN)/python -m pytest --numprocesses auto --dist loadgroup
+# A worker per core, and one more for what mostly waits; how they share them is in tests/conftest.py.
+PYTEST = $(BIN)/python -m pytest --numprocesses $$(($$(nproc) + 1)) --dist loadgroup
 
 test: $(STAMP)
 	$(PYTEST) -m 'not slow'

@@ -31,7 +31,7 @@ def assert_exactly_once(folder, records: int) -> None:
 def test_every_record_of_a_run_reaches_the_replay_exactly_once(tmp_path):
     address = free_address()
     with running(tmp_path, "learn", *learn_arguments(address)) as learn:
-        with running(tmp_path, "collect", *collect_arguments(address, "--steps", "1000")) as collect:
+        with running(tmp_path, "collect", *collect_arguments(address, "--steps", "700")) as collect:
             assert collect.wait() == 0, collect.output()
             result = collect.result()
         learn.process.send_signal(signal.SIGTERM)
@@ -54,9 +54,9 @@ def test_a_learner_killed_mid_run_resumes_with_nothing_lost_and_nothing_twice(tm
         except (OSError, ValueError, KeyError):
             return 0
 
-    with running(tmp_path, "collect", *collect_arguments(address, "--steps", "1500")) as collect:
+    with running(tmp_path, "collect", *collect_arguments(address, "--steps", "1000")) as collect:
         with running(tmp_path, "learn", *learn_arguments(address)) as learn:
-            wait_for(lambda: durable() > 400, "400 records at the learner", collect)
+            wait_for(lambda: durable() > 200, "200 records at the learner", collect)
             learn.kill_all()
         wait_for(lambda: "no sign of life" in collect.output(), "word of the loss", collect)
         with running(tmp_path, "learn2", *learn_arguments(address, "--resume")) as learn:

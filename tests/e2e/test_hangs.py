@@ -126,7 +126,8 @@ def test_an_uplink_that_hangs_is_started_again_and_nothing_is_lost(tmp_path):
     assert result["unsent"] == result["steps"] + result["episodes"]
 
 
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("killed", [False, True])
 def test_an_uplink_that_hangs_in_the_end_loses_nothing(tmp_path, killed):
     with collecting_on_a_twin(tmp_path, more=PATIENT) as (collect, twin):
         (actor,), uplink = actors(collect.process.pid), stop(uplinks(collect.process.pid))

@@ -268,6 +268,7 @@ def policy_file(tmp_path_factory) -> Path:
     return small_policy(tmp_path_factory.mktemp("policy"))
 
 
+@pytest.mark.xdist_group("policy_file")
 @pytest.mark.parametrize(
     ("port", "message", "tried"),
     [

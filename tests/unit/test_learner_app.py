@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,51 +20,141 @@ from learner_world import contract
 from small_disk import fill, small_disk
 
 from robotsac.cli.learn import _line
-from robotsac.config.schema import PolicyConfig
+from robotsac.config.schema import LearnerSettings, PolicyConfig
 from robotsac.errors import ConfigError, RobotsacError, StorageError
 from robotsac.learner.app import run_learn
-from robotsac.learner.checkpoint import CheckpointFolder
+from robotsac.learner.checkpoint import CheckpointFolder, Manifest
 from robotsac.learner.metrics import read_lines
 from robotsac.learner.run_folder import open_run
 from robotsac.policy.accept import accept
 from robotsac.policy.store import BundleStore
 
+SHARED_RUN = pytest.mark.xdist_group("learner_app")
+"""One worker makes the runs that these tests share."""
 
-def test_a_run_learns_and_is_resumed_where_it_was(tmp_path: Path) -> None:
-    run_dir, chosen = tmp_path / "pick", local()
+
+@dataclass(frozen=True)
+class Ended:
+    """A learner that has ended in order, and its run."""
+
+    run_dir: Path
+    chosen: LearnerSettings
+    seen: list[dict[str, Any]]
+    exit_code: int | None
+    ending_s: float
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.seen[-1]
+
+    def copy(self, run_dir: Path) -> Path:
+        return shutil.copytree(self.run_dir, run_dir)
+
+    def checkpoint(self) -> Manifest:
+        manifest, _ = CheckpointFolder(self.run_dir / "checkpoints").load_latest() or pytest.fail("no checkpoint")
+        return manifest
+
+    def episodes(self) -> list[int]:
+        return [line["row"] for line in read_lines(self.run_dir / "metrics.jsonl") if line["kind"] == "episode"]
+
+
+def ended(learner: Running, chosen: LearnerSettings, begin_s: float) -> Ended:
+    return Ended(learner.run_dir, chosen, learner.seen, learner.exit_code, time.monotonic() - begin_s)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """A run that has learned from 400 steps, with two checkpoints. Starting and ending one costs seconds: tests copy it."""
+    run_dir, chosen = tmp_path_factory.mktemp("learned") / "pick", local(checkpoint_every_s=0.2)
     with Running(run_dir, chosen) as learner:
         wait_for("the log", (run_dir / "learner-settings.json").exists)
         learner.feed(400)
         learner.wait_until(updates=300, policy_version=1, episodes=15)
-        begin = time.monotonic()
-    assert time.monotonic() - begin < 60  # bounded, also on a machine that is busy with something else
-    assert learner.exit_code == 0
-    last = learner.seen[-1]
+        wait_for("two checkpoints", lambda: len(CheckpointFolder(run_dir / "checkpoints").paths()) > 1)
+        begin_s = time.monotonic()
+    return ended(learner, chosen, begin_s)
+
+
+@pytest.fixture(scope="module")
+def resumed(learned: Ended, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+    """The same run resumed, and given 200 steps more."""
+    run_dir = learned.copy(tmp_path_factory.mktemp("resumed") / "pick")
+    with Running(run_dir, learned.chosen, resume=True) as again:
+        again.wait_until(records=400, updates=learned.last["updates"])
+        again.feed(200, boot="b2")
+        again.wait_until(updates=learned.last["updates"] + 150, policy_version=learned.last["policy_version"] + 1)
+        begin_s = time.monotonic()
+    return ended(again, learned.chosen, begin_s)
+
+
+@SHARED_RUN
+def test_a_run_learns_and_leaves_a_checkpoint_a_policy_and_a_picture(learned: Ended) -> None:
+    assert learned.exit_code == 0
+    assert learned.ending_s < 60  # bounded, also on a machine that is busy with something else
+    last = learned.last
     assert last["run"] == "pick" and last["transitions"] == last["replay_size"]
     assert 0.3 < last["success_rate"] < 0.7  # every other episode of noisy_run
-    manifest, _ = CheckpointFolder(run_dir / "checkpoints").load_latest() or pytest.fail("no checkpoint")
-    assert manifest.updates == last["updates"]
-    store = BundleStore(run_dir / "policies")
+    assert learned.checkpoint().updates == last["updates"]
+    store = BundleStore(learned.run_dir / "policies")
     entry = store.latest()
     assert entry is not None and entry.version == last["policy_version"]
-    assert accept(store.read(entry), contract(), PolicyConfig()).info.updates == manifest.updates
-    assert (run_dir / "learning_curve.png").exists()
-    once = [line["row"] for line in read_lines(run_dir / "metrics.jsonl") if line["kind"] == "episode"]
+    assert accept(store.read(entry), contract(), PolicyConfig()).info.updates == last["updates"]
+    assert (learned.run_dir / "learning_curve.png").exists()
 
+
+@SHARED_RUN
+def test_a_run_that_exists_is_neither_begun_again_nor_resumed_with_other_settings(learned: Ended) -> None:
     with pytest.raises(ConfigError, match="exists already") as refused:
-        run_learn(chosen, run_dir, resume=False)
-    assert refused.value.command == f"robotsac learn --run {run_dir} --resume"
+        run_learn(learned.chosen, learned.run_dir, resume=False)
+    assert refused.value.command == f"robotsac learn --run {learned.run_dir} --resume"
     with pytest.raises(ConfigError, match="other settings"):
-        run_learn(local(critic_lr=1.0), run_dir, resume=True)
+        run_learn(local(critic_lr=1.0), learned.run_dir, resume=True)
 
+
+@SHARED_RUN
+def test_a_resumed_run_goes_on_where_it_was(learned: Ended, resumed: Ended) -> None:
+    assert resumed.exit_code == 0
+    assert resumed.last["run_id"] == learned.last["run_id"]
+    assert resumed.checkpoint().updates == resumed.last["updates"] > learned.last["updates"]
+    once, twice = learned.episodes(), resumed.episodes()
+    assert twice[: len(once)] == once and len(twice) == resumed.last["episodes"] > len(once)
+
+
+@SHARED_RUN
+def test_a_resumed_run_says_from_where_until_it_is_loaded_and_tells_robots_no_zeros(
+    learned: Ended, resumed: Ended
+) -> None:
+    last, seen = learned.last, resumed.seen
+    states = [status["state"] for status in seen]
+    assert states[0] == "resuming" and "waiting for robot" not in states
+    assert seen[0]["records"] == last["records"], "those in the log"
+    for key in ("updates", "policy_version", "transitions"):
+        assert min(status[key] for status in seen) == last[key], key
+    shown = _line(seen[0])
+    assert shown.startswith(f"pick resuming from {last['updates']:,} updates, {last['records']:,} records in the log")
+
+
+@SHARED_RUN
+def test_a_damaged_checkpoint_is_refused_by_name_and_without_it_the_run_goes_on_from_the_one_before(
+    learned: Ended, tmp_path: Path
+) -> None:
+    run_dir, chosen = learned.copy(tmp_path / "run"), learned.chosen
+    before, newest = CheckpointFolder(run_dir / "checkpoints").paths()
+    with (newest / "tensors.safetensors").open("r+b") as file:
+        file.truncate(1000)
+    with Running(run_dir, chosen, resume=True) as refused:
+        refused.wait_for_end()
+    error = refused.seen[-1]["error"]
+    assert refused.exit_code == 8
+    assert error["message"] == f"checkpoint {newest} is damaged"
+    assert error["reason"].endswith("without it, the run goes on from the one before")
+    assert error["command"] == f"rm -r {newest}"
+    subprocess.run(error["command"].split(), check=True)
     with Running(run_dir, chosen, resume=True) as again:
-        again.wait_until(records=400)
-        again.feed(200, boot="b2")
-        again.wait_until(updates=manifest.updates + 150, policy_version=entry.version + 1)
+        updates = int(before.name.split("-")[1])
+        again.wait_until(updates=updates)
+    assert again.seen[0]["updates"] == updates
     assert again.exit_code == 0
-    assert again.seen[-1]["run_id"] == last["run_id"]
-    twice = [line["row"] for line in read_lines(run_dir / "metrics.jsonl") if line["kind"] == "episode"]
-    assert twice[: len(once)] == once and len(twice) == again.seen[-1]["episodes"]
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -80,53 +173,6 @@ def test_a_port_in_use_is_told_before_anything_is_made(tmp_path: Path, resume: b
     assert learner.exit_code == only["error"]["exit_code"] == 5
     assert sorted(path for path in run_dir.glob("*") if path.suffix != ".lock") == before
     assert run_dir.exists() == resume
-
-
-def test_a_resumed_run_says_from_where_until_it_is_loaded_and_tells_robots_no_zeros(tmp_path: Path) -> None:
-    run_dir, chosen = tmp_path / "run", local()
-    with Running(run_dir, chosen) as learner:
-        wait_for("the log", (run_dir / "learner-settings.json").exists)
-        learner.feed(400)
-        learner.wait_until(updates=200, policy_version=1)
-    last = learner.seen[-1]
-    with Running(run_dir, chosen, resume=True) as again:
-        again.wait_until(updates=last["updates"])
-        again.feed(200, boot="b2")
-        again.wait_until(updates=last["updates"] + 1)
-    states = [status["state"] for status in again.seen]
-    assert states[0] == "resuming" and "waiting for robot" not in states
-    assert again.seen[0]["records"] == last["records"], "those in the log"
-    for key in ("updates", "policy_version", "transitions"):
-        assert min(status[key] for status in again.seen) == last[key], key
-    shown = _line(again.seen[0])
-    assert shown.startswith(f"run resuming from {last['updates']:,} updates, {last['records']:,} records in the log")
-
-
-def test_a_damaged_checkpoint_is_refused_by_name_and_without_it_the_run_goes_on_from_the_one_before(
-    tmp_path: Path,
-) -> None:
-    run_dir, chosen = tmp_path / "run", local(checkpoint_every_s=0.2)
-    checkpoints = CheckpointFolder(run_dir / "checkpoints")
-    with Running(run_dir, chosen) as learner:
-        wait_for("the log", (run_dir / "learner-settings.json").exists)
-        learner.feed(400)
-        wait_for("two checkpoints", lambda: len(checkpoints.paths()) > 1)
-    before, newest = checkpoints.paths()
-    with (newest / "tensors.safetensors").open("r+b") as file:
-        file.truncate(1000)
-    with Running(run_dir, chosen, resume=True) as refused:
-        refused.wait_for_end()
-    error = refused.seen[-1]["error"]
-    assert refused.exit_code == 8
-    assert error["message"] == f"checkpoint {newest} is damaged"
-    assert error["reason"].endswith("without it, the run goes on from the one before")
-    assert error["command"] == f"rm -r {newest}"
-    subprocess.run(error["command"].split(), check=True)
-    with Running(run_dir, chosen, resume=True) as again:
-        updates = int(before.name.split("-")[1])
-        again.wait_until(updates=updates + 1)
-    assert again.seen[0]["updates"] == updates
-    assert again.exit_code == 0
 
 
 def test_a_trainer_that_cannot_go_on_says_why(tmp_path: Path) -> None:
@@ -161,9 +207,7 @@ def test_a_nearly_full_disk_is_refused_before_anything_is_made(
 ) -> None:
     run_dir = tmp_path / "run"
     if resume:
-        with Running(run_dir, local()) as learner:
-            wait_for("the run", (run_dir / "learner-settings.json").exists)
-        assert learner.exit_code == 0
+        made_run(run_dir, local())
     before = sorted(run_dir.glob("*"))
     monkeypatch.setattr("robotsac.learner.app.FREE_MIN_MB", 1e12)
     with pytest.raises(StorageError) as refused:

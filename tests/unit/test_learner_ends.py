@@ -49,13 +49,13 @@ def test_ingest_is_restarted_and_a_dead_trainer_is_an_error(tmp_path: Path) -> N
 def test_a_status_that_cannot_be_written_does_not_look_like_a_hang_but_a_frozen_ingest_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("robotsac.learner.children.INGEST_SILENCE_MAX_S", 6.0)
+    monkeypatch.setattr("robotsac.learner.children.INGEST_SILENCE_MAX_S", 4.0)
     status = tmp_path / "run" / "ingest-status.json"
     with Running(tmp_path / "run", local()) as learner:
         wait_for("ingest", status.exists)
         status.unlink()
         status.mkdir()  # as good as a full disk
-        time.sleep(7.0)
+        time.sleep(5.0)
         learner.wait_until(ingest_restarts=0)
         assert learner.seen[-1]["ingest_restarts"] == 0
         os.kill(child("ingest").pid, signal.SIGSTOP)

@@ -132,12 +132,13 @@ def test_a_wrong_mapping_of_names_is_found_out() -> None:
         exporter._require_parity("with two names swapped")
 
 
-def test_a_version_after_the_first_takes_milliseconds() -> None:
+def test_a_version_costs_a_small_part_of_the_export() -> None:
+    begin = time.perf_counter()
     _, exporter = exporter_of(hidden=(256, 256))
-    exporter.bundle(1, 1)
+    once = time.perf_counter() - begin
     times = []
-    for version in range(2, 22):
+    for version in range(1, 21):
         begin = time.perf_counter()
         exporter.bundle(version, 1)
         times.append(time.perf_counter() - begin)
-    assert min(times) < 0.005
+    assert min(times) < once / 20  # the graph is traced once; about 1/500 measured

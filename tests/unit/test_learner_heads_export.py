@@ -20,6 +20,9 @@ from robotsac.policy.accept import accept
 from robotsac.policy.bundle import ALLOWED_OPERATORS
 from robotsac.policy.runner import Policy
 
+pytestmark = pytest.mark.xdist_group("heads_export")
+"""One worker: what ``made`` exports, once per head, serves every test here."""
+
 HEADS: dict[str, Head] = {
     **STOCHASTIC,
     "one component": TanhMixture(1, -5.0, 2.0),
