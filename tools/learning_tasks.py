@@ -80,7 +80,8 @@ TASKS = {
             name="halfcheetah",
             arguments=("--env", "HalfCheetah-v4", *GYM),
             # From 1 the temperature takes 20,000 steps to come down to where it is of use here, and nothing is learned meanwhile.
-            options=("learn.temperature_init=0.1",),
+            # The other two bring values forward faster: without them the first 1,800 are reached 13,000 steps later.
+            options=("learn.temperature_init=0.1", "learn.critic_layer_norm=true", "learn.critic_lr=1e-3"),
             variants={"sac": ()},
             steps=100_000,
             eval_every=5000,
@@ -110,7 +111,7 @@ TASKS = {
                 "utd4": ("learn.updates_per_step=4", "learn.horizon_s=0.3"),
                 "utd8": ("learn.updates_per_step=8", "learn.horizon_s=0.3"),
             },
-            steps=6000,
+            steps=5000,
             eval_every=1000,
             eval_episodes=50,
             seeds=5,
