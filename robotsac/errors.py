@@ -24,6 +24,9 @@ LEARN = "a learner where this robot looks for one"
 ANOTHER_RUN = "robotsac learn --run run-$(date +%m%d-%H%M%S)"
 """As a ``command``: learn in a run of another name, which the shell makes up."""
 
+POWERED = "torque was not read back as off; treat the arm as powered until its watchdog or you have stopped it"
+"""What an operator must know of an arm that no longer answers."""
+
 
 class RobotsacError(Exception):
     """Base of every error raised on purpose.

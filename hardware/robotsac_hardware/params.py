@@ -162,6 +162,12 @@ def check_params(params: DynamixelParams, robot: RobotConfig) -> None:
             "what a bus round takes",
             reason="every round would be given up before its reply can be there",
         )
+    if params.read_deadline_ms >= robot.guard.gap_max_ms:
+        raise ConfigError(
+            f"robot.driver.read_deadline_ms {params.read_deadline_ms:g} ms must be below "
+            f"robot.guard.gap_max_ms {robot.guard.gap_max_ms:g} ms",
+            reason="otherwise one reply that does not come is a silence for which the guard stops the arm",
+        )
     if params.watchdog_ms <= robot.guard.gap_max_ms:
         raise ConfigError(
             f"robot.driver.watchdog_ms {params.watchdog_ms} ms must exceed "

@@ -120,6 +120,7 @@ class Actor:
             self._make_realtime(env)
             self._enter(Phase.ENERGIZING)
             if not self._stopping():
+                board["energized"] = 1
                 env.start()
                 self._collect(env, runner, slot)
         finally:
@@ -132,6 +133,7 @@ class Actor:
             self._enter(Phase.ENDED)
             # Last: it waits for a thread, and a bus that waits trips the servos' watchdog.
             slot.stop()
+        env.guard.require_off()
 
     def _collect(self, env: ArmEnv, runner: EpisodeRunner, slot: PolicySlot) -> None:
         board = self._board

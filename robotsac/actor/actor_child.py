@@ -11,7 +11,7 @@ from multiprocessing.process import BaseProcess
 from robotsac.actor.actor import ERROR_FILE, ActorArgs, actor_main
 from robotsac.actor.board import Phase, Stop
 from robotsac.child_error import read_child_error
-from robotsac.errors import AGAIN, ArmError, RobotsacError
+from robotsac.errors import AGAIN, POWERED, ArmError, RobotsacError
 from robotsac.shared import SharedBlock
 from robotsac.signals import signals_held
 from robotsac.silence import Bound, Silence
@@ -92,7 +92,9 @@ class ActorChild:
         forced = self.overdue() if self._process.is_alive() else ""
         make_end(self._process, KILL_PATIENCE_S)
         code = self._process.exitcode
-        return None if code == 0 else read_child_error(self._args.folder / ERROR_FILE) or self._failure(code, forced)
+        if code == 0 and self._board["phase"] == Phase.ENDED:
+            return None
+        return read_child_error(self._args.folder / ERROR_FILE) or self._failure(code, forced)
 
     def torque_words(self) -> str:
         """What is known about torque."""
@@ -100,7 +102,7 @@ class ActorChild:
             return "torque was read back as off"
         if self._board["phase"] < Phase.ENERGIZING:
             return "torque was never switched on"
-        return "torque was not read back as off; treat the arm as powered until its watchdog or you have stopped it"
+        return POWERED
 
     def silence_words(self) -> str:
         """What an operator should know while it is silent."""
@@ -138,8 +140,9 @@ class ActorChild:
             gone = "and was ended" if code is not None else "and does not end, not even when killed"
             return ArmError(f"the actor process {forced}, {gone}", reason=self.torque_words(), command=AGAIN)
         folder = str(self._args.folder)
+        early = " before it was done" if code == 0 else ""
         return ArmError(
-            f"the actor process ended with exit code {code}",
+            f"the actor process ended{early}, with exit code {code}",
             reason=self.torque_words(),
             # A folder that holds nothing yet is taken away again.
             command=AGAIN if self._board["phase"] < Phase.ENERGIZING else shlex.join(("ls", "-la", folder)),

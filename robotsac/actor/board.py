@@ -18,6 +18,7 @@ ACTOR_FIELDS = (
     "policy_since_ns",
     "rate_millihz",
     "latency_us",
+    "energized",
     "torque_off",
     "moving_since_ns",
     "beat_ns",
@@ -25,7 +26,7 @@ ACTOR_FIELDS = (
     "stop",
 )
 """Written by the actor, except ``stop`` (:class:`Stop`), which the supervisor writes. ``recent_*`` are over the last
-episodes of a window; ``torque_off`` is 1 once every joint was read back with torque off; ``beat_ns`` is the monotonic
+episodes of a window; ``energized`` is 1 from when torque is switched on, and stays; ``torque_off`` is 1 once every joint was read back with torque off; ``beat_ns`` is the monotonic
 time of its last sign of life, written at every control tick."""
 
 

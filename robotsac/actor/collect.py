@@ -48,6 +48,7 @@ class CollectOptions:
         steps: control steps to collect; 0 = until stopped.
         until_success: stop early once the success rate over a full window of episodes reaches this; ``None`` = never.
         offline: do not wait for a learner.
+        hint: say how to start a learner when none answers.
         seed: of exploration noise; ``None`` draws one.
         should_stop: asked all the time; True ends the run as Ctrl-C would.
     """
@@ -56,6 +57,7 @@ class CollectOptions:
     steps: int = 0
     until_success: float | None = None
     offline: bool = False
+    hint: bool = True
     seed: int | None = None
     should_stop: Callable[[], bool] = lambda: False
 
@@ -136,8 +138,10 @@ class _Supervisor:
             moving_seconds=self._moving_s(),
             ended=self._ended(error),
             interrupted=self._signals.count > 0,
+            energized=bool(self._children.actor_board["energized"]),
             torque_off=bool(self._children.actor_board["torque_off"]),
             unsent=unsent,
+            refused=min(unsent, self._children.uplink_board["refused"]),
             error=error,
         )
 
@@ -194,6 +198,7 @@ class _Supervisor:
         waiting = self._children.actor_board["phase"] == Phase.WAITING_FOR_LEARNER and not refused
         if (
             waiting
+            and self._options.hint
             and not self._options.offline
             and not self._hinted
             and time.monotonic() - self._begin_s > HINT_AFTER_S

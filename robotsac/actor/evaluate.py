@@ -68,7 +68,7 @@ def evaluate(
     """Run ``episodes`` episodes, goal ``k`` drawn from seed ``first_seed + k``; the arm is parked and off afterwards.
 
     Raises:
-        RobotsacError: from the arm; torque is off then too.
+        RobotsacError: from the arm, on its way down too; torque is off then, unless the error says that it may not be.
     """
     env = ArmEnv(config, faults_folder)
     runner = EpisodeRunner(env, _Fixed(policy), _keep_nothing, seed=first_seed, random_hold_s=1.0, deterministic=True)
@@ -91,6 +91,7 @@ def evaluate(
                 trial.run(stopped)
         finally:
             env.park_and_close(lambda: signals.count > 1)
+        env.guard.require_off()
         return trial.result(config.robot.control_rate_hz, env.arm.torque_is_off(), stopped())
 
 

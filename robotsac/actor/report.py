@@ -24,8 +24,9 @@ class CollectReport:
     """What a run of ``collect`` amounted to.
 
     ``seconds`` is the whole run, ``moving_seconds`` from the first movement until the last before parking, both on the
-    host's clock; ``ended`` says why it ended, ``interrupted`` that a signal came, be it after that; ``unsent`` how many
-    records wait in the spool for a learner.
+    host's clock; ``ended`` says why it ended, ``interrupted`` that a signal came, be it after that; ``energized`` that torque
+    was ever switched on, ``torque_off`` that it was read back as off in the end; ``unsent`` how many records wait in the
+    spool for a learner, ``refused`` how many of them this one does not take, since they are of another model or task.
     """
 
     status: CollectStatus
@@ -33,8 +34,10 @@ class CollectReport:
     moving_seconds: float
     ended: Ended
     interrupted: bool
+    energized: bool
     torque_off: bool
     unsent: int
+    refused: int
     error: RobotsacError | None
 
 
@@ -46,8 +49,10 @@ def report_json(report: CollectReport) -> str:
         "moving_seconds": round(report.moving_seconds, 3),
         "ended": report.ended.value,
         "interrupted": report.interrupted,
+        "energized": report.energized,
         "torque_off": report.torque_off,
         "unsent": report.unsent,
+        "unsent_refused": report.refused,
         "error": report.error.to_dict() if report.error is not None else None,
     }
     return json.dumps(body)

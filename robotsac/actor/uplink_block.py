@@ -33,6 +33,7 @@ UPLINK_FIELDS = (
     "durable_seq",
     "spooled_seq",
     "unsent",
+    "refused",
     "learner_updates",
     "learner_version",
     "learner_transitions",
@@ -47,7 +48,8 @@ UPLINK_FIELDS = (
 
 ``limit_seq``: highest ``seq`` of this boot that the learner wants; LIMIT_NONE (-1): no bound, also without a learner;
 LIMIT_NOTHING (-2): not even seq 0. ``link_state``: :data:`LinkPhase`. ``durable_seq``: on the learner's disk, -1 none.
-``spooled_seq``: on this disk, -1 none. ``unsent``: records of all boots that wait for a learner. ``learner_*``: from its
+``spooled_seq``: on this disk, -1 none. ``unsent``: records of all boots that wait for a learner;
+``refused``: those of them that this learner has said it does not take. ``learner_*``: from its
 last heartbeat. ``beat_ns``: monotonic time of the last round. ``error``: :class:`UplinkError`, stays once set; words are
 in the status file. ``link_down_ns``: monotonic time since when there is no link, 0 while it is up.
 

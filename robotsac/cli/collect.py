@@ -64,6 +64,11 @@ def _address(learner: str | None, overrides: list[str]) -> list[str]:
     return [f"link.address={learner!r}"]
 
 
+def torque_words(energized: bool, off: bool) -> str:
+    """What is known about torque, after the word."""
+    return "off, read back" if off else "NOT read back as off" if energized else "never switched on"
+
+
 def finish(report: CollectReport, link: LinkConfig, as_json: bool) -> int:
     """Say how it ended. Returns the exit code."""
     if report.error is not None:
@@ -73,10 +78,15 @@ def finish(report: CollectReport, link: LinkConfig, as_json: bool) -> int:
     elif report.status.steps or report.interrupted:
         say(
             f"{report.status.steps:,} steps in {report.status.episodes} episodes, {report.seconds:.1f} s; "
-            f"torque {'off, read back' if report.torque_off else 'NOT read back as off'}"
+            f"torque {torque_words(report.energized, report.torque_off)}"
         )
-        if report.unsent:
-            say(f"{report.unsent:,} records wait in the spool and are sent next time")
+        if waiting := report.unsent - report.refused:
+            say(f"{waiting:,} records wait in the spool and are sent next time")
+        if report.refused:
+            say(
+                f"{report.refused:,} records wait in the spool that this learner does not take: "
+                "they are of another robot model or task"
+            )
     if report.error is not None:
         print_error(report.error)
         return report.error.exit_code

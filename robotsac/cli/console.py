@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import json
 import os
@@ -20,7 +21,7 @@ from rich.text import Text
 from robotsac.config.folders import find_config
 from robotsac.config.loading import SHOW_KEYS, edit_command, robot_command
 from robotsac.config.schema import LinkConfig
-from robotsac.errors import AGAIN, LEARN, ROBOT_FILE, ConfigError, RobotsacError
+from robotsac.errors import AGAIN, LEARN, ROBOT_FILE, ConfigError, RobotsacError, StorageError
 
 SHORT = {"-r": "--robot"}
 # A closed terminal, a pipe whose reader left; rich turns the latter into SystemExit.
@@ -57,7 +58,12 @@ def spell_out(error: RobotsacError, link: LinkConfig | None = None) -> None:
         error.command = (link or LinkConfig()).learn_command()
     elif error.command.startswith("--"):
         option, _, value = error.command.partition(" ")
-        error.command = shlex.join(["robotsac", *_without(option, value, typed), option, value])
+        error.command = typed_with(option, value)
+
+
+def typed_with(option: str, value: str) -> str:
+    """What was typed, with another ``value`` of ``option``."""
+    return shlex.join(["robotsac", *_without(option, value, sys.argv[1:]), option, value])
 
 
 def _look_at_robot(typed: list[str]) -> str:
@@ -156,11 +162,17 @@ class StatusLine:
 
 
 def say(line: str) -> None:
-    """To stdout; that nobody listens any more is no reason to fail, now or when the interpreter flushes at its end."""
+    """To stdout; that nobody listens any more is no reason to fail, now or when the interpreter flushes at its end.
+
+    Raises:
+        StorageError: it goes to a file on a disk that is full.
+    """
     try:
         print(line, flush=True)
-    except OSError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageError("output cannot be written", reason=str(error), command="df -h") from error
 
 
 def tell(line: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from pathlib import Path
 
@@ -86,10 +87,16 @@ def evaluation_json(result: Evaluation) -> str:
             "success_rate": result.success_rate,
             "successes": result.successes,
             "episodes": result.episodes,
-            "mean_return": round(result.mean_return, 4),
-            "mean_steps": round(result.mean_steps, 2),
+            "mean_return": _finite(result.mean_return, 4),
+            "mean_steps": _finite(result.mean_steps, 2),
             "seconds": round(result.seconds, 2),
             "faults": result.faults,
             "torque_off": result.torque_off,
+            "interrupted": result.interrupted,
         }
     )
+
+
+def _finite(value: float, digits: int) -> float | None:
+    """JSON has no number for the mean of nothing."""
+    return round(value, digits) if math.isfinite(value) else None

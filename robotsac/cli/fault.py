@@ -105,13 +105,16 @@ def read_recording(path: Path) -> Recording:
 
 
 def _find(path: Path) -> Path:
-    if not path.is_dir():
+    """The report that is meant: the file itself, or the newest of a folder of them or of a run. Raises ConfigError."""
+    if path.exists() and not path.is_dir():
         return path
-    reports = sorted(path.glob("fault-*.json"), key=lambda file: file.stat().st_mtime_ns)
+    folders = (path, path / "faults", path / "robot" / "faults")
+    found = [file for folder in folders for file in folder.glob("fault-*.json")]
+    reports = sorted(found, key=lambda file: file.stat().st_mtime_ns)
     if not reports:
         raise ConfigError(
-            f"there is no fault report in {path}",
-            reason="the guard writes fault-*.json there when it stops an arm",
+            f"there is no fault report at {path}",
+            reason="the guard writes fault-*.json into the run folder's faults/ when it stops an arm",
             command="find . -name 'fault-*.json'",
         )
     return reports[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from robotsac.actor.contract import robot_contract
@@ -11,7 +12,7 @@ from robotsac.cli.console import say
 from robotsac.config import load_config
 from robotsac.dynamics import RigidBody
 from robotsac.env.stability import check_gains, largest_inertias
-from robotsac.errors import ConfigError, StorageError, path_command
+from robotsac.errors import ConfigError, RobotsacError, StorageError, path_command
 from robotsac.link.address import endpoint
 from robotsac.policy.store import BundleStore
 
@@ -51,6 +52,21 @@ def show_config(robot: str, files: list[Path], overrides: list[str]) -> int:
     return 0
 
 
+def _require_all(*checks: Callable[[], object]) -> None:
+    """Make all checks; of several errors the first is raised, and tells of the others. Raises RobotsacError."""
+    wrong: list[RobotsacError] = []
+    for check in checks:
+        try:
+            check()
+        except RobotsacError as error:
+            wrong.append(error)
+    if not wrong:
+        return
+    if others := wrong[1:]:
+        wrong[0].reason += "; besides, " + "; ".join(map(str, others))
+    raise wrong[0]
+
+
 def check_config(robot: str, files: list[Path], overrides: list[str], as_json: bool) -> int:
     """Resolve, build the driver without opening it, compile the model, look at the gains, open the task, compute the contract.
 
@@ -63,8 +79,7 @@ def check_config(robot: str, files: list[Path], overrides: list[str], as_json: b
         LinkError: the learner's address cannot be used.
     """
     config = load_config(robot, files, overrides)
-    endpoint(config.link.address)
-    open_arm(config.robot)
+    _require_all(lambda: open_arm(config.robot), lambda: robot_contract(config), lambda: endpoint(config.link.address))
     contract = robot_contract(config)
     body = RigidBody.from_config(config.robot)
     warnings = check_gains(config.robot, body, largest_inertias(config.robot, body))

@@ -142,8 +142,8 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="With --sync: go on with the run --run that was cut, from its last evaluation and with its settings. "
-            "It begins a new episode, so it is not bit for bit the run that was not cut.",
+            help="Go on with the run --run that was cut, with its settings: until --steps in all; with --sync, from its "
+            "last evaluation. It begins a new episode, so it is not bit for bit the run that was not cut.",
         ),
     ] = False,
     env: Annotated[
@@ -164,15 +164,16 @@ def train(
     from robotsac.cli.sync_options import SyncOptions, require_fitting
 
     typed = frozenset(name for name in ctx.params if _was_typed(ctx, name))
-    require_fitting(typed, sync, env, run)
+    require_fitting(typed, sync, env)
     if sync:
         from robotsac.cli.sync import run_sync
 
         options = SyncOptions(env, robot, run, steps, eval_every, eval_episodes, seed, resume, typed)
         raise typer.Exit(run_sync(options, config or [], overrides or [], as_json))
-    from robotsac.cli.train import run_train
+    from robotsac.cli.train import TrainOptions, run_train
 
-    raise typer.Exit(run_train(robot, run, steps, until_success, episodes, config or [], overrides or [], as_json))
+    asked = TrainOptions(robot, run, steps, until_success, episodes, resume)
+    raise typer.Exit(run_train(asked, config or [], overrides or [], as_json))
 
 
 @app.command(name="eval")

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from robotsac.errors import ConfigError
+
 Robot = Annotated[str, typer.Option("--robot", "-r", help="Robot by name (configs/NAME.toml) or path.")]
 Files = Annotated[
     list[Path] | None,
@@ -20,6 +22,14 @@ Run = Annotated[str | None, typer.Option("--run", help="Run folder: a name below
 
 
 def run_folder(run: str | None, default: str) -> Path:
-    """The folder of a run: below ``runs/`` when given by name."""
+    """The folder of a run: below ``runs/`` when given by name.
+
+    Raises:
+        ConfigError: a name that is none.
+    """
+    if run is not None and run.strip() in ("", ".", ".."):
+        raise ConfigError(
+            f"--run {run!r} is no name", reason="it is a folder below runs/, or a path", command="ls -t runs"
+        )
     name = run or default
     return Path(name) if "/" in name else Path("runs") / name

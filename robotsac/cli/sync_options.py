@@ -30,12 +30,12 @@ class SyncOptions:
     typed: frozenset[str] = frozenset()
 
 
-def require_fitting(typed: Set[str], sync: bool, env: str | None, run: str | None) -> None:
+def require_fitting(typed: Set[str], sync: bool, env: str | None) -> None:
     """Refuse what would be silently left aside.
 
     Args:
         typed: names of the options on the command line.
-        sync, env, run: their values.
+        sync, env: their values.
 
     Raises:
         ConfigError: an option that means nothing here.
@@ -43,7 +43,11 @@ def require_fitting(typed: Set[str], sync: bool, env: str | None, run: str | Non
     if sync:
         _require_fitting_sync(typed, env)
     else:
-        _require_fitting_processes(typed, env, run)
+        _require_fitting_processes(typed, env)
+    if "resume" in typed and "run" not in typed:
+        raise ConfigError(
+            "--resume without --run", reason="it takes the name of a run that was cut", command="ls -t runs"
+        )
 
 
 def _require_fitting_sync(typed: Set[str], env: str | None) -> None:
@@ -67,25 +71,14 @@ def _require_fitting_sync(typed: Set[str], env: str | None) -> None:
             reason="no arm is in that environment, and no robot's file is read for it",
             command=f"robotsac train --sync --env {shlex.quote(env)}",
         )
-    if "resume" in typed and "run" not in typed:
-        raise ConfigError(
-            "--resume without --run", reason="it takes the name of a run that was cut", command="ls -t runs"
-        )
 
 
-def _require_fitting_processes(typed: Set[str], env: str | None, run: str | None) -> None:
+def _require_fitting_processes(typed: Set[str], env: str | None) -> None:
     if env is not None:
         raise ConfigError(
             f"--env {env} without --sync",
             reason="the arm's processes know no environment but the arm's",
             command=f"robotsac train --sync --env {shlex.quote(env)}",
-        )
-    if "resume" in typed:
-        name = shlex.quote(run or "NAME")
-        raise ConfigError(
-            "--resume without --sync",
-            reason="only a run of one process goes on",
-            command=f"robotsac train --sync --resume --run {name}",
         )
     for name in ONLY_WITH_SYNC:
         if name in typed:

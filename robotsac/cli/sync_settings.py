@@ -128,6 +128,12 @@ def _read(folder: Path, options: SyncOptions) -> tuple[Settings, dict[str, Any]]
         env, plan, _ = (tree.pop(key) for key in HELD_OUT)
         plan = Plan(**plan)
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if (folder / "learner").exists():
+            raise ConfigError(
+                f"run {folder} was not made with --sync",
+                reason="its learner and collector are processes of their own",
+                command=f"robotsac train --resume --robot {shlex.quote(options.robot)} --run {argument(folder)}",
+            ) from error
         raise ConfigError(
             f"there is no run to resume in {folder}",
             reason=f"{CONFIG_FILE} is missing or not one of --sync: {error!r}",

@@ -3,76 +3,71 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import signal
 import socket
 import statistics
-import subprocess
-import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from robotsac.actor.collect import CollectOptions, CollectReport, collect, writable
+from robotsac.actor.collect import CollectOptions, CollectReport, Ended, collect, writable
 from robotsac.actor.evaluate import Evaluation
-from robotsac.cli.console import StatusLine, say, tell
+from robotsac.cli.collect import torque_words
+from robotsac.cli.console import StatusLine, say, tell, typed_with
 from robotsac.cli.evaluate import evaluate_bundle
 from robotsac.cli.inspect import find_bundle
 from robotsac.cli.learn import require_learner
+from robotsac.cli.learner_process import LearnerProcess, learner_arguments
 from robotsac.cli.options import run_folder
-from robotsac.config import Config, load_config
-from robotsac.config.folders import find_config, find_robot
+from robotsac.config import Config, SpoolConfig, load_config
 from robotsac.errors import ConfigError, RobotsacError
-from robotsac.policy.store import BundleStore
+from robotsac.signals import counted_signals
+from robotsac.spool import Spool
 
-LEARNER_STARTS_MAX = 4
-LEARNER_PATIENCE_S = 40.0
 HELD_OUT_SEED = 1_000_000
 # What is suggested instead of too few steps: reach takes about so many, and other tasks some multiple of their start.
 STEPS_MIN, USEFUL_FACTOR = 10_000, 10
 INTERRUPTED = 130
 
 
-def run_train(
-    robot: str,
-    run: str | None,
-    steps: int,
-    until_success: float | None,
-    episodes: int,
-    files: list[Path],
-    overrides: list[str],
-    as_json: bool,
-) -> int:
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """What ``train`` without ``--sync`` was asked for, besides the configuration; see ``robotsac train --help``."""
+
+    robot: str
+    run: str | None
+    steps: int
+    until_success: float | None
+    episodes: int
+    resume: bool
+
+
+def run_train(asked: TrainOptions, files: list[Path], overrides: list[str], as_json: bool) -> int:
     """See ``robotsac train --help``. Returns the exit code.
 
     Raises:
         RobotsacError: what went wrong, here, next to the arm or in the learner.
     """
-    folder = run_folder(run, f"{Path(robot).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
+    robot, steps, episodes = asked.robot, asked.steps, asked.episodes
+    folder = run_folder(asked.run, f"{Path(robot).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     address = f"tcp://127.0.0.1:{_free_port()}"
     config = load_config(robot, files, [*overrides, f"link.address={address!r}"])
     _require_enough(steps, config.learn.start_steps)
     require_learner(config.learn)
-    if (folder / "learner").exists() or (folder / "robot").exists() or (folder / "run.json").exists():
-        raise ConfigError(
-            f"run folder {folder} exists already",
-            reason="train always begins a new run",
-            command=f"robotsac train --robot {shlex.quote(robot)}",
-        )
+    done = _steps_to_resume(folder, steps) if asked.resume else _require_new(folder, robot)
     with writable(folder):
         (folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
-    learner = LearnerProcess(folder / "learner", _learner_arguments(robot, files, overrides, address))
-    with StatusLine(plain=as_json) as status:
-        status.event(f"run folder {folder}")
-        report = _collect(config, folder, steps, until_success, learner, status)
+    learner = LearnerProcess(folder / "learner", learner_arguments(robot, files, overrides, address))
+    # A signal while the learner writes its last checkpoint is nobody else's.
+    with StatusLine(plain=as_json) as status, counted_signals() as signals:
+        status.event(f"run folder {folder}" + (f": it goes on after about {done:,} steps" if asked.resume else ""))
+        report = _collect(config, folder, steps - done, asked.until_success, learner, status)
     if learner.failed:
         raise learner.error()
     if report.error is not None:
         raise report.error
-    if report.interrupted:
-        tell(f"interrupted; torque {'off, read back' if report.torque_off else 'NOT read back as off'}")
-        return INTERRUPTED
+    if report.interrupted or signals.count:
+        return _interrupted(folder, robot, done, report, as_json)
     if not learner.has_policy():
         raise RobotsacError(
             f"{report.status.steps} steps were too few to learn anything from",
@@ -83,7 +78,86 @@ def run_train(
     if episodes:
         faults = folder / "robot" / "faults"
         result = evaluate_bundle(config, find_bundle(folder), episodes, HELD_OUT_SEED, as_json, faults)
-    return _finish(folder, config, report, result, as_json)
+    return _finish(folder, config, done, report, result, as_json)
+
+
+def _require_new(folder: Path, robot: str) -> int:
+    """Refuse a folder that holds a run. Returns the steps it has: 0. Raises ConfigError."""
+    if (folder / "learner").exists() or (folder / "robot").exists():
+        raise ConfigError(
+            f"run folder {folder} exists already",
+            reason="without --resume, train begins a new run",
+            command=f"{typed_with('--run', _argument(folder))} --resume",
+        )
+    if (folder / "run.json").exists():
+        raise ConfigError(
+            f"run folder {folder} exists already",
+            reason="it is one of robotsac learn",
+            command=f"robotsac train --robot {shlex.quote(robot)}",
+        )
+    return 0
+
+
+def _steps_to_resume(folder: Path, steps: int) -> int:
+    """How many of ``steps`` a run that was cut has done; an episode that was cut with it may be counted one short.
+
+    Raises:
+        ConfigError: there is no such run, or it has them all.
+        StorageError: its records cannot be read.
+    """
+    if not (folder / "learner").exists():
+        raise ConfigError(
+            f"there is no run to resume in {folder}",
+            reason="no learner has begun one there",
+            command=typed_with("--run", _argument(folder)).replace(" --resume", ""),
+        )
+    done = _steps_done(folder / "robot" / "spool.db")
+    if done >= steps:
+        raise ConfigError(
+            f"run {folder} has done {done:,} of {steps:,} steps",
+            reason="with more --steps it goes on",
+            command=typed_with("--steps", str(2 * done)),
+        )
+    return done
+
+
+def _steps_done(spool: Path) -> int:
+    """Steps in a robot's spool, sent or not: each has a record, and one more closes each episode."""
+    if not spool.exists():
+        return 0
+    done = 0
+    with Spool(spool, SpoolConfig()) as store:
+        for boot in store.boots():
+            last = store.pending(boot.boot, boot.last_seq - 1, 1)
+            done += boot.last_seq + 1 - (int(last["episode"][-1]) if len(last) else 0)
+    return done
+
+
+def _interrupted(folder: Path, robot: str, done: int, report: CollectReport, as_json: bool) -> int:
+    """Say how it was left and how it goes on. Returns the exit code."""
+    go_on = typed_with("--run", _argument(folder))
+    go_on += "" if "--resume" in go_on.split() else " --resume"
+    if report.ended in (Ended.STEPS, Ended.SUCCESS):  # all that is missing is the evaluation
+        go_on = f"robotsac eval --robot {shlex.quote(robot)} --policy {shlex.quote(str(folder))}"
+    torque, steps = torque_words(report.energized, report.torque_off), done + report.status.steps
+    tell(f"interrupted after {steps:,} steps; torque {torque}; it goes on with\n  {go_on}")
+    if as_json:
+        summary = {
+            "run": str(folder),
+            "steps": steps,
+            "episodes": report.status.episodes,
+            "torque_off": report.torque_off,
+            "unsent": report.unsent,
+            "interrupted": True,
+            "command": go_on,
+        }
+        say(json.dumps(summary))
+    return INTERRUPTED
+
+
+def _argument(folder: Path) -> str:
+    """What to type after ``--run``."""
+    return folder.name if folder.parent == Path("runs") else str(folder)
 
 
 def _require_enough(steps: int, start_steps: int) -> None:
@@ -94,88 +168,6 @@ def _require_enough(steps: int, start_steps: int) -> None:
             reason=f"training begins after learn.start_steps {start_steps} steps",
             command=f"--steps {max(STEPS_MIN, USEFUL_FACTOR * start_steps)}",
         )
-
-
-class LearnerProcess:
-    """``robotsac learn`` as a process of its own, started again from its last checkpoint when it dies.
-
-    Args:
-        folder: its run folder.
-        arguments: of the command, but for ``--resume``.
-    """
-
-    def __init__(self, folder: Path, arguments: list[str]) -> None:
-        self._folder = folder
-        self._arguments = arguments
-        self._process: subprocess.Popen[bytes] | None = None
-        self._log: IO[bytes] | None = None
-        self._starts = 0
-        self.failed = False
-
-    def start(self) -> None:
-        """Start it; its output goes to ``learner.log`` beside its folder."""
-        resume = ["--resume"] if self._starts else []
-        command = [sys.executable, "-m", "robotsac", "learn", "--run", str(self._folder.resolve()), *resume]
-        command += ["--parent", str(os.getpid())]
-        self._log = (self._folder.parent / "learner.log").open("ab")
-        # A process group of its own: the terminal's Ctrl-C must not end learning before the arm has stopped.
-        self._process = subprocess.Popen(
-            [*command, *self._arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
-        )
-        self._starts += 1
-
-    def watch(self) -> str:
-        """What happened to it, in words, once; ``""`` while it is well. Starts it again, a bounded number of times."""
-        if self._process is None or self.failed or (code := self._process.poll()) is None:
-            return ""
-        if code > 0 or self._starts >= LEARNER_STARTS_MAX:
-            self.failed = True
-            return f"the learner ended with exit code {code}"
-        self._close_log()
-        self.start()
-        return f"the learner was ended by signal {-code}; started it again from its last checkpoint"
-
-    def stop(self) -> None:
-        """Ask it to write its last checkpoint and policy, and to end. Idempotent; bounded."""
-        process = self._process
-        if process is None:
-            return
-        for number, patience_s in ((signal.SIGTERM, LEARNER_PATIENCE_S), (signal.SIGKILL, 5.0)):
-            if process.poll() is None:
-                process.send_signal(number)
-                try:
-                    process.wait(patience_s)
-                except subprocess.TimeoutExpired:
-                    continue
-        self._close_log()
-
-    def has_policy(self) -> bool:
-        """Whether it published one."""
-        return BundleStore(self._folder / "policies").latest() is not None
-
-    def error(self) -> RobotsacError:
-        """Why it failed: what it said last, else where to look."""
-        log = self._folder.parent / "learner.log"
-        for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()):
-            if line.startswith('{"error"'):
-                said = json.loads(line)["error"]
-                error = RobotsacError(f"learner: {said['message']}", reason=said["reason"], command=said["command"])
-                error.exit_code = said["exit_code"]
-                return error
-        return RobotsacError(
-            "the learner could not go on",
-            reason="it left no error of its own",
-            command=f"cat {shlex.quote(str(log))}",
-        )
-
-    def _close_log(self) -> None:
-        if self._log is not None:
-            self._log.close()
-            self._log = None
 
 
 def _collect(
@@ -191,7 +183,7 @@ def _collect(
             status.event(news)
         return learner.failed
 
-    options = CollectOptions(folder=folder / "robot", steps=steps, until_success=until_success, should_stop=should_stop)
+    options = CollectOptions(folder / "robot", steps, until_success, hint=False, should_stop=should_stop)
     learner.start()
     try:
         return collect(config, options, lambda s: status.update(s.line()), status.event)
@@ -200,7 +192,10 @@ def _collect(
         learner.stop()
 
 
-def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluation | None, as_json: bool) -> int:
+def _finish(
+    folder: Path, config: Config, done: int, report: CollectReport, result: Evaluation | None, as_json: bool
+) -> int:
+    """Say what came of it, ``done`` steps of earlier lives included. Returns the exit code."""
     from robotsac.learner.curve import plot_learning_curve
 
     evaluation = (result.successes, result.episodes) if result is not None and result.episodes else None
@@ -210,7 +205,7 @@ def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluat
         "robot": config.robot.name,
         "run": str(folder),
         "curve": str(curve),
-        "steps": report.status.steps,
+        "steps": done + report.status.steps,
         "episodes": report.status.episodes,
         "collect_seconds": round(report.moving_seconds, 2),
         "env_steps_per_s": round(report.status.steps / report.moving_seconds, 2),
@@ -219,7 +214,9 @@ def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluat
         "overruns": report.status.overruns,
         "torque_off": report.torque_off and (result is None or result.torque_off),
         "unsent": report.unsent,
+        "interrupted": result is not None and result.interrupted,
     }
+    code = INTERRUPTED if summary["interrupted"] else 0
     if result is not None:
         summary |= {
             "success_rate": result.success_rate,
@@ -230,7 +227,7 @@ def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluat
         (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
     if as_json:
         say(json.dumps(summary))
-        return 0
+        return code
     say(
         f"{summary['steps']:,} steps at {summary['env_steps_per_s']:.1f}/s, "
         f"{summary['updates']:,} updates at {summary['updates_per_s']:.1f}/s, "
@@ -239,7 +236,7 @@ def _finish(folder: Path, config: Config, report: CollectReport, result: Evaluat
     say(f"learning curve {curve}")
     if result is not None:
         say(result.line())
-    return 0
+    return code
 
 
 def _learner_pace(folder: Path) -> tuple[int, float]:
@@ -249,15 +246,6 @@ def _learner_pace(folder: Path) -> tuple[int, float]:
     lines = [line for line in read_lines(folder / FILE_NAME) if line["kind"] == "train"]
     rates = [line["updates_per_s"] for line in lines if line.get("updates_per_s")]
     return max((line["updates"] for line in lines), default=0), statistics.median(rates) if rates else 0.0
-
-
-def _learner_arguments(robot: str, files: list[Path], overrides: list[str], address: str) -> list[str]:
-    arguments = ["--json"]
-    for file in (find_robot(robot), *map(find_config, files)):
-        arguments += ["--config", str(file)]
-    for override in (*overrides, f"link.address={address!r}"):
-        arguments += ["--set", override]
-    return arguments
 
 
 def _free_port() -> int:

@@ -77,7 +77,8 @@ class GuardConfig(Table):
 class RobotConfig(Table):
     """``[robot]``: the arm, its driver, its limits."""
 
-    name: str
+    # Its run folder has this name too.
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=64)]
     driver: DriverConfig
     # MJCF file, relative to the file that names it.
     model: Path
@@ -187,9 +188,9 @@ class LinkConfig(Table):
     message_max_bytes: Annotated[int, Field(gt=0, le=1_000_000_000)] = 32_000_000
     robots_max: Annotated[int, Field(ge=1, le=10_000)] = 64
 
-    def learn_command(self) -> str:
+    def learn_command(self, command: str = "robotsac learn") -> str:
         """The command that starts a learner where a robot of this table looks for one."""
-        return "robotsac learn" + self._unless_usual("--set link.address=")
+        return command + self._unless_usual("--set link.address=")
 
     def collect_command(self, robot: str) -> str:
         """The command with which ``robot`` finds a learner of this table."""

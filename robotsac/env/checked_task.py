@@ -67,6 +67,10 @@ def open_task(config: TaskConfig, robot: RobotConfig, body: RigidBody) -> Task:
     return CheckedTask(config.name, task)
 
 
+RAISED = (Exception, SystemExit)
+"""What a task's code may raise that is its own: one that ends the process is no different from one that fails."""
+
+
 class CheckedTask:
     """A :class:`~robotsac.env.task.Task` around one. Its methods raise TaskError beside what the task raises of ours.
 
@@ -88,7 +92,7 @@ class CheckedTask:
             self._size = sum(channel.size for channel in self.channels)
         except RobotsacError:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise _in_words(name, "channels and parameters", task, error) from error
         for channel in self.channels:
             if len(channel.scale) != channel.size or not all(0 < scale < math.inf for scale in channel.scale):
@@ -100,7 +104,7 @@ class CheckedTask:
             return self._task.begin(rng, state)
         except RobotsacError:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise _in_words(self.name, "begin()", self._task, error) from error
 
     def observe(self, goal: Any, state: JointState) -> Vector:
@@ -109,7 +113,7 @@ class CheckedTask:
             observed = np.asarray(self._task.observe(goal, state), dtype=np.float64)
         except RobotsacError:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise _in_words(self.name, "observe()", self._task, error) from error
         if observed.shape != (self._size,):
             raise self._wrong(f"observe() gave shape {observed.shape}, its channels have {(self._size,)}")
@@ -123,7 +127,7 @@ class CheckedTask:
             judgement = self._task.judge(goal, state, action, previous)
         except RobotsacError:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise _in_words(self.name, "judge()", self._task, error) from error
         if not isinstance(judgement, Judgement):
             raise self._wrong(f"judge() gave a {type(judgement).__name__}, not a Judgement")
@@ -151,7 +155,7 @@ class CheckedTask:
         )
 
 
-def _in_words(name: str, call: str, task: object, error: Exception) -> TaskError:
+def _in_words(name: str, call: str, task: object, error: BaseException) -> TaskError:
     """What anybody's code raised; errors of ours need no other words."""
     where, file = _origin(error, _source(task))
     return TaskError(
@@ -161,7 +165,7 @@ def _in_words(name: str, call: str, task: object, error: Exception) -> TaskError
     )
 
 
-def _origin(error: Exception, source: Path | None) -> tuple[str, Path | None]:
+def _origin(error: BaseException, source: Path | None) -> tuple[str, Path | None]:
     """Where in the task's own file, else where at all, an error came from."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if source is not None and Path(frame.filename) == source]

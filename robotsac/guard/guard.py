@@ -22,7 +22,7 @@ import numpy as np
 from robotsac.arm import Arm, ArmState, JointState, PlaceableArm, Vector
 from robotsac.clock import NS_PER_S
 from robotsac.config.schema import GuardConfig
-from robotsac.errors import ArmStateError, FaultCode, GuardFault, JointFault, RobotsacError
+from robotsac.errors import POWERED, ArmError, ArmStateError, FaultCode, GuardFault, JointFault, RobotsacError
 from robotsac.guard.bus_loop import BusLoop, GuardCounters, Tally, Target
 from robotsac.guard.motion import plan, tracking
 from robotsac.guard.recorder import FlightRecorder
@@ -70,6 +70,7 @@ class Guard:
         self._recorder = FlightRecorder(self.spec, ticks, faults_folder)
         self._bus = BusLoop(arm, gravity, config, self._recorder, self.counters, inertia)
         self._hold_q = self._zero
+        self._energized = False
 
     # ---- lifecycle -------------------------------------------------------------------------------------------------
 
@@ -90,6 +91,7 @@ class Guard:
         try:
             if self.arm.state is ArmState.DISCONNECTED:
                 self.arm.connect()
+            self._energized = True
             self.arm.energize()
             joints = self._bus.begin()
         except BaseException:
@@ -135,6 +137,21 @@ class Guard:
         """Stop, and let the arm go. Idempotent; never raises."""
         self.stop()
         self.arm.close()
+
+    def require_off(self) -> None:
+        """After :meth:`close`, which never raises: that the arm came down without a fault, and torque is off, read back.
+
+        Raises:
+            GuardFault: it has a latched fault.
+            ArmError: torque was switched on and not read back as off.
+        """
+        powered = self._energized and not self.arm.torque_is_off()
+        if self.fault is not None:
+            if powered:
+                self.fault.reason = f"{POWERED}; {self.fault.reason}"
+            raise self.fault
+        if powered:
+            raise ArmError(POWERED, reason="the arm gave no answer while it was being stopped")
 
     def clear_fault(self) -> None:
         """FAULT → DISARMED. For an operator; nothing calls it on its own."""

@@ -216,6 +216,13 @@ def _read_run(run_dir: Path) -> RunInfo:
     try:
         info = msgspec.json.decode((run_dir / RUN_FILE).read_bytes(), type=RunInfo)
     except (OSError, msgspec.DecodeError) as error:
+        half = run_dir / "learner"
+        if (half / RUN_FILE).exists():
+            raise ConfigError(
+                f"there is no learner's run in {run_dir} itself",
+                reason=f"it is one of robotsac train, whose learner's half is {half}",
+                command=f"robotsac learn --run {run_argument(half)} --resume",
+            ) from error
         raise ConfigError(
             f"there is no run to resume in {run_dir}",
             reason=f"{RUN_FILE} is missing or not valid: {error}",

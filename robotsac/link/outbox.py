@@ -120,6 +120,12 @@ class Outbox:
             if track.waiting or info.boot == self._boot:
                 self._tracks[info.boot] = track
 
+    def refused_waiting(self) -> int:
+        """Records that wait in boots which the learner has refused."""
+        if not self.refused:
+            return 0
+        return sum(info.unacked for info in self._spool.boots() if info.boot in self.refused)
+
     def grew(self, last_seq: int) -> None:
         """The present boot's spool reaches to ``last_seq`` now."""
         if track := self._tracks.get(self._boot):

@@ -220,8 +220,9 @@ class RobotEnd:
         self._fetch.announced(message.policy, self._heard_ns)
         self._change(LinkState.UP, f"welcome to run {message.run_id} at {self._config.address}")
         self.down_since_ns = 0
-        for boot, why in message.refused.items():
-            self.notice = Notice(f"records of boot {boot} stay in the spool", why, ANOTHER_RUN)
+        if waiting := self._outbox.refused_waiting():
+            why = "; ".join(sorted(set(message.refused.values())))
+            self._tell(f"{waiting:,} records of earlier starts stay in the spool: {why}; another run could take them")
 
     def _from_learner(self, message: m.FromLearner, block: bytes) -> None:
         now_ns = self._clock.now_ns()
@@ -288,12 +289,18 @@ class RobotEnd:
         self.refused_for_good = now_ns - self._first_refusal_ns >= patience_ns
         self._hello_due_ns = now_ns + HELLO_WAIT_MAX_NS if self.refused_for_good else self._hello_due_ns
         self._change(LinkState.REFUSED, f"refused: {notice.message}")
-        self.notice = notice
+        # The learner does not know where this robot looks for one.
+        another = notice.command == ANOTHER_RUN
+        command = self._config.learn_command(ANOTHER_RUN) if another else notice.command
+        self.notice = Notice(notice.message, notice.reason, command)
+
+    def _tell(self, words: str) -> None:
+        self.events.append((self._clock.now_ns(), words))
+        self.events_total += 1
 
     def _change(self, state: LinkState, words: str) -> None:
         if state is not self.state:
-            self.events.append((self._clock.now_ns(), words))
-            self.events_total += 1
+            self._tell(words)
             self.state, self.notice = state, Notice()
 
 

@@ -164,7 +164,9 @@ def _fields(view: memoryview) -> Iterator[Field]:
             if position > end:
                 raise BundleRejected("the file is cut short or damaged", reason="a fixed field runs over the end")
         else:
-            raise BundleRejected("the file is not an ONNX model", reason=f"wire type {kind}")
+            raise BundleRejected(
+                "the file is not an ONNX model", reason=f"it is not in protobuf's format (wire type {kind})"
+            )
 
 
 def _varint(view: memoryview, position: int) -> tuple[int, int]:

@@ -53,6 +53,7 @@ class Spool:
         self.damaged = 0
         self._config = config
         self._database = Database(path, ballast_bytes)
+        self._file_id = (0, 0)
         self._known: dict[str, tuple[int, Contract]] = {}
         self._digests: dict[str, str] = {}
 
@@ -63,6 +64,7 @@ class Spool:
             StorageError: in use by another process, disk full, read-only, damaged, or not a spool.
         """
         self._database.open()
+        self._file_id = self._id_of_file()
         self._restore_ballast()
 
     def close(self) -> None:
@@ -208,8 +210,14 @@ class Spool:
 
         Raises:
             StorageError: too little free disk, too many records waiting, or the ballast is used up; names folder,
-                MB and limit.
+                MB and limit. Or the file has been deleted.
         """
+        if self._id_of_file() != self._file_id:
+            raise StorageError(
+                f"spool {self.path} was deleted while it was in use",
+                reason="records that no learner has are lost with it; collection stops",
+                command=shlex.join(("ls", "-la", str(self.path.parent))),
+            )
         folder, needed_mb = self.path.parent, self._config.free_min_mb
         why = "collection stops before the disk is full; what was taken so far is kept"
         require_free(folder, needed_mb, why)
@@ -231,6 +239,13 @@ class Spool:
                 reason="no learner has taken them",
                 command=LEARN,
             )
+
+    def _id_of_file(self) -> tuple[int, int]:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return (0, -1)
+        return (found.st_dev, found.st_ino)
 
     def _boots(self) -> dict[str, tuple[int, Contract]]:
         if not self._known:

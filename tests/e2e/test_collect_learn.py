@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import signal
 from pathlib import Path
 
@@ -105,6 +106,32 @@ def test_a_trainer_that_is_killed_takes_its_learner_with_it(tmp_path):
         learner = next(pid for pid in children_of(train.process.pid) if b"learn" in cmdline(pid).split(b"\0"))
         train.kill_all()
         wait_for(lambda: b"learn" not in cmdline(learner).split(b"\0"), "the learner's end", train)
+
+
+def test_a_training_run_that_was_interrupted_says_how_it_goes_on_and_goes_on(tmp_path):
+    arguments = ["train", "--robot", "arm0-sim", "--json", "--steps", "700", "--episodes", "1", *SMALL]
+    arguments += ["--set", "learn.start_steps=100", "--set", "learn.slack_steps=50"]
+    with running(tmp_path, "train", *arguments, "--run", "t") as train:
+        wait_for((tmp_path / "runs/t/learner/policies/latest.json").exists, "a policy", train)
+        train.process.send_signal(signal.SIGINT)
+        assert train.wait() == 130, train.output()
+    cut = train.result()
+    assert cut["interrupted"] and cut["torque_off"] and 100 < cut["steps"] < 700
+    assert cut["command"] == shlex.join(["robotsac", *arguments, "--run", "t", "--resume"])
+    assert cut["command"] in train.output().replace("\n", " ")
+    with running(tmp_path, "again", *shlex.split(cut["command"])[1:]) as again:
+        assert again.wait() == 0, again.output()
+    whole = again.result()
+    assert 700 <= whole["steps"] < 900 and not whole["interrupted"] and whole["eval_episodes"] == 1
+    spool, replay = (
+        seqs(tmp_path / "runs/t" / path)
+        for seqs, path in ((spool_seqs, "robot/spool.db"), (replay_seqs, "learner/replay.db"))
+    )
+    assert spool == replay and set(spool.values()) == {1}
+    assert len({boot for boot, _ in spool}) == 2
+    with running(tmp_path, "done", *shlex.split(cut["command"])[1:]) as done:
+        assert done.wait() == 2
+    assert f"has done {whole['steps']} of 700 steps" in done.result()["error"]["message"]
 
 
 def cmdline(pid: int) -> bytes:

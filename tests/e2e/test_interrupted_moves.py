@@ -52,3 +52,18 @@ def test_a_second_ctrl_c_ends_a_move_with_torque_off(tmp_path, between_s):
     assert words["torque_on"] == []
     assert words["watchdog_expiries"] == 0, "in order, not because nobody spoke any more"
     assert "Traceback" not in collect.output()
+
+
+def test_an_arm_that_is_gone_while_it_parks_is_an_error_however_it_was_stopped(tmp_path):
+    """A cable pulled after Ctrl-C: nobody can have read torque back as off."""
+    with moving_slowly(tmp_path) as (collect, twin):
+        time.sleep(1.0)
+        collect.process.send_signal(signal.SIGINT)
+        wait_for(lambda: "parking" in collect.output(), "the way to the park pose", collect)
+        twin.kill_all()
+        assert collect.wait() == 4, collect.output()
+        result = collect.result()
+    assert (result["ended"], result["energized"], result["torque_off"]) == ("error", True, False)
+    assert "treat the arm as powered" in result["error"]["reason"]
+    assert result["error"]["command"].startswith("robotsac fault show ")
+    assert "Traceback" not in collect.output()

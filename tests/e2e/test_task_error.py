@@ -15,8 +15,7 @@ from task_plugins import install_broken
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("at", ["judge", "reward"])
-def test_a_task_that_fails_ends_collection_in_order_with_its_own_exit_code(tmp_path, at):
+def collect_broken(tmp_path: Path, at: str) -> tuple[Path, subprocess.CompletedProcess[str]]:
     plugin = install_broken(tmp_path / "site")
     done = subprocess.run(
         [
@@ -30,6 +29,12 @@ def test_a_task_that_fails_ends_collection_in_order_with_its_own_exit_code(tmp_p
         text=True,
         timeout=120,
     )
+    return plugin, done
+
+
+@pytest.mark.parametrize("at", ["judge", "exit"])
+def test_a_task_that_fails_ends_collection_in_order_with_its_own_exit_code(tmp_path, at):
+    plugin, done = collect_broken(tmp_path, at)
     report = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == report["error"]["exit_code"] == 9, done.stderr
     assert report["error"]["message"].startswith("task 'broken'")
@@ -37,3 +42,12 @@ def test_a_task_that_fails_ends_collection_in_order_with_its_own_exit_code(tmp_p
     assert report["torque_off"] is True
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "runs").rglob("fault-*.json")), "the arm is not to blame"
+
+
+def test_an_actor_that_ends_before_it_is_done_is_no_success(tmp_path):
+    _, done = collect_broken(tmp_path, "gone")
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert done.returncode == report["error"]["exit_code"] == 4, done.stderr
+    assert report["error"]["message"] == "the actor process ended before it was done, with exit code 0"
+    assert "treat the arm as powered" in report["error"]["reason"]
+    assert report["energized"] and not report["torque_off"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 BROKEN = '''
+import os
+
 import numpy as np
 from robotsac.contract import Channel
 from robotsac.env.task import Judgement
@@ -39,6 +41,10 @@ class Broken:
             return Judgement(0.0, EpisodeEnd.RUNNING, goal, {"calls": self._calls})
         if self._at == "judge":
             raise ZeroDivisionError("in the middle")
+        if self._at == "exit":
+            raise SystemExit(0)
+        if self._at == "gone":
+            os._exit(0)
         return {
             "reward": Judgement(float("nan"), EpisodeEnd.RUNNING, goal, {}),
             "infinite": Judgement(1e39, EpisodeEnd.RUNNING, goal, {}),

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 from cli_world import ROOT, run, small_policy
 
+from robotsac.actor.evaluate import Evaluation
 from robotsac.cli import main as cli
+from robotsac.cli.collect import torque_words
 from robotsac.cli.console import spell_out
+from robotsac.cli.evaluate import evaluation_json
 from robotsac.config import LinkConfig
 from robotsac.errors import AGAIN, LEARN, ROBOT_FILE, RobotsacError
 
@@ -387,3 +390,64 @@ def test_a_benchmark_of_a_robot_that_is_not_there_is_refused_in_words(robots):
     assert done.returncode == 2
     assert done.stderr.startswith("robotsac: there is no robot 'nope'")
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", " "])
+def test_a_run_that_has_no_name_is_refused(monkeypatch, capsys, tmp_path, name):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(monkeypatch, capsys, "collect", "--robot", "arm0-sim", "--run", name)
+    assert code == 2 and f"--run {name!r} is no name" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../evil", "", "a\\u0000b", "a b", "-x"])
+def test_a_robots_name_must_be_that_of_a_folder(monkeypatch, capsys, name):
+    code, _, err = run(monkeypatch, capsys, "config", "check", "--robot", "arm0-sim", "--set", f'robot.name="{name}"')
+    assert code == 2 and "robot.name" in err
+
+
+def test_config_check_tells_of_everything_that_is_wrong(monkeypatch, capsys):
+    wrong = ["robot.driver.foo=1", "task.foo=1", "link.address=tcp://0.0.0.0:1"]
+    sets = [word for one in wrong for word in ("--set", one)]
+    code, _, err = run(monkeypatch, capsys, "config", "check", "--robot", "arm0", *sets)
+    assert code == 2
+    for word in ("robot.driver", "foo: unknown key", "task reach", "tcp://0.0.0.0:1", "besides"):
+        assert word in err, err
+
+
+def test_output_that_a_full_disk_does_not_take_is_an_error():
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "robotsac", "config", "show", "--robot", "arm0"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 6 and "output cannot be written" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_an_evaluation_of_no_episode_is_json_that_any_reader_takes():
+    none = Evaluation(0, 0, float("nan"), float("nan"), 0.0, 0, True, interrupted=True)
+    found = json.loads(evaluation_json(none), parse_constant=lambda word: pytest.fail(word))
+    assert (found["mean_return"], found["mean_steps"], found["interrupted"]) == (None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("energized", "off", "words"),
+    [(True, True, "off, read back"), (True, False, "NOT read back as off"), (False, False, "never switched on")],
+)
+def test_what_is_said_of_torque(energized, off, words):
+    assert torque_words(energized, off) == words
+
+
+def test_a_run_of_train_says_how_its_halves_go_on(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/t/learner").mkdir(parents=True)
+    (tmp_path / "runs/t/learner/run.json").write_text("{}")
+    code, _, err = run(monkeypatch, capsys, "learn", "--run", "t", "--resume")
+    assert code == 2 and "try: robotsac learn --run runs/t/learner --resume" in err
+    code, _, err = run(monkeypatch, capsys, "train", "--sync", "--robot", "arm0-sim", "--run", "t", "--resume")
+    assert code == 2 and "try: robotsac train --resume --robot arm0-sim --run t" in err
+    code, _, err = run(monkeypatch, capsys, "train", "--robot", "arm0-sim", "--run", "t")
+    assert code == 2 and "try: robotsac train --robot arm0-sim --run t --resume" in err

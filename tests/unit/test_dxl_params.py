@@ -110,6 +110,10 @@ def test_a_deadline_shorter_than_a_round_is_refused() -> None:
     assert "read_deadline_ms 1.5 ms < 1.69 ms" in refused(robot(read_deadline_ms=1.5))
 
 
+def test_a_deadline_that_outlasts_the_guards_patience_is_refused() -> None:
+    assert "read_deadline_ms 50 ms must be below robot.guard.gap_max_ms 50 ms" in refused(robot(read_deadline_ms=50.0))
+
+
 def test_plain_sync_read_costs_more_bytes() -> None:
     fast, plain = read_params(robot()), read_params(robot(fast_sync_read=False, firmware_min=38))
     # n servos of L bytes: write 14 + 3n, request 14 + n, replies 8 + n(L + 4) joint or n(11 + L) apart.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import sys
 from pathlib import Path
 
@@ -53,6 +54,15 @@ def test_the_command_that_a_fault_suggests_shows_it(monkeypatch, capsys, fault):
     rows = [line.split() for line in lines[4:]]
     assert len(rows) == 20
     assert [float(row[0]) for row in rows] == [pytest.approx(-4.0 * k) for k in range(20, 0, -1)], "ms before the fault"
+
+
+@pytest.mark.parametrize("where", ["faults", "robot/faults"])
+def test_a_run_folder_means_its_newest_fault(monkeypatch, capsys, tmp_path, file, where):
+    (tmp_path / where).mkdir(parents=True)
+    for path in file.parent.iterdir():
+        shutil.copy(path, tmp_path / where)
+    code, out, _ = run(monkeypatch, capsys, "fault", "show", str(tmp_path))
+    assert code == 0 and str(tmp_path / where / file.name) in out
 
 
 def test_the_numbers_are_those_that_were_recorded(monkeypatch, capsys, file):

@@ -12,7 +12,7 @@ from robotsac.arm import ArmState, JointState, LimitedTorque, open_arm
 from robotsac.config import Config, load_config
 from robotsac.dynamics import RigidBody
 from robotsac.env.stability import largest_inertias
-from robotsac.errors import ArmStateError, BusTimeout, FaultCode, GuardFault, JointFault
+from robotsac.errors import POWERED, ArmError, ArmStateError, BusTimeout, FaultCode, GuardFault, JointFault
 from robotsac.guard import Guard, GuardState
 from robotsac.guard.recorder import FILES_MAX
 
@@ -25,6 +25,10 @@ class TroubledArm:
         self.trouble: Callable[[], None] = lambda: None
         self.told: list[np.ndarray] = []
         self.stall_ns = 0
+        self.silent = False
+
+    def torque_is_off(self) -> bool:
+        return not self.silent and self._arm.torque_is_off()
 
     def __getattr__(self, name: str):
         return getattr(self._arm, name)
@@ -322,6 +326,37 @@ def test_parking_that_is_interrupted_ends_with_torque_off_at_once(guard, arm):
     assert guard.state is GuardState.DISARMED
     assert arm.torque_is_off()
     assert guard.clock.now_ns() - began_ns < 1_000_000_000
+
+
+def test_a_fault_on_the_way_to_the_park_pose_is_told_in_the_end(guard, arm):
+    guard.require_off()
+    started(guard)
+
+    def trouble() -> None:
+        raise BusTimeout("no reply")
+
+    arm.trouble = trouble
+    guard.park()
+    guard.close()
+    assert arm.torque_is_off()
+    with pytest.raises(GuardFault) as caught:
+        guard.require_off()
+    assert caught.value.code is FaultCode.BUS and POWERED not in caught.value.reason
+    assert caught.value.command.startswith("robotsac fault show ")
+
+
+@pytest.mark.parametrize("faulted", [False, True])
+def test_torque_that_is_not_read_back_as_off_is_an_error(guard, arm, faulted):
+    started(guard)
+    arm.silent = True
+    if faulted:
+        guard.activate()
+        with pytest.raises(GuardFault):
+            guard.step(np.full(6, np.nan))
+    guard.close()
+    with pytest.raises(ArmError) as caught:
+        guard.require_off()
+    assert POWERED in str(caught.value) and isinstance(caught.value, GuardFault) == faulted
 
 
 def test_the_disk_comes_after_torque_off(guard, arm, tmp_path):

@@ -199,6 +199,17 @@ def test_too_little_free_disk_stops_collection_in_words(tmp_path: Path) -> None:
         assert refused.value.command == f"df -h {tmp_path}"
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_spool_that_is_deleted_while_in_use_stops_collection_in_words(tmp_path: Path, replaced: bool) -> None:
+    with Spool(tmp_path / "spool.db", CONFIG, BALLAST) as spool:
+        spool.check_room()
+        (tmp_path / "spool.db").unlink()
+        if replaced:
+            (tmp_path / "spool.db").write_bytes(b"")
+        with pytest.raises(StorageError, match=r"spool .*spool.db was deleted while it was in use"):
+            spool.check_room()
+
+
 def test_too_many_waiting_records_stop_collection_but_kept_ones_make_room(tmp_path: Path) -> None:
     with Spool(tmp_path / "spool.db", SpoolConfig(size_max_mb=0.2, free_min_mb=0.001), BALLAST) as spool:
         spool.begin_boot("a", a_contract())

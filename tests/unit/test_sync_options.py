@@ -43,7 +43,8 @@ def command(monkeypatch, capsys, text: str) -> tuple[int, str]:
         ("--seed 3", "--seed without --sync", "--set learn.seed=0"),
         ("--eval-every 5000", "--eval-every without --sync", "--episodes 50"),
         ("--eval-episodes 10", "--eval-episodes without --sync", "--episodes 50"),
-        ("--resume --run a", "--resume without --sync", "--sync --resume --run a"),
+        ("--resume", "--resume without --run", "ls -t runs"),
+        ("--resume --run a", "there is no run to resume in", "robotsac train --run a"),
         ("--env Pendulum-v1", "--env Pendulum-v1 without --sync", "--sync --env Pendulum-v1"),
     ],
 )
