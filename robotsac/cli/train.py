@@ -13,16 +13,16 @@ from pathlib import Path
 from robotsac.actor.collect import CollectOptions, CollectReport, Ended, collect, writable
 from robotsac.actor.evaluate import Evaluation
 from robotsac.cli.collect import torque_words
-from robotsac.cli.console import StatusLine, say, tell, typed_with
+from robotsac.cli.console import StatusLine, say, tell
 from robotsac.cli.evaluate import evaluate_bundle
 from robotsac.cli.inspect import find_bundle
 from robotsac.cli.learn import require_learner
 from robotsac.cli.learner_process import LearnerProcess, learner_arguments
 from robotsac.cli.options import run_folder
-from robotsac.config import Config, SpoolConfig, load_config
+from robotsac.cli.train_resume import CONFIG_FILE, Done, eval_command, require_new, require_resumable, typed_to_resume
+from robotsac.config import Config, load_config
 from robotsac.errors import ConfigError, RobotsacError
 from robotsac.signals import counted_signals
-from robotsac.spool import Spool
 
 HELD_OUT_SEED = 1_000_000
 # What is suggested instead of too few steps: reach takes about so many, and other tasks some multiple of their start.
@@ -54,14 +54,24 @@ def run_train(asked: TrainOptions, files: list[Path], overrides: list[str], as_j
     config = load_config(robot, files, [*overrides, f"link.address={address!r}"])
     _require_enough(steps, config.learn.start_steps)
     require_learner(config.learn)
-    done = _steps_to_resume(folder, steps) if asked.resume else _require_new(folder, robot)
+    done = require_resumable(folder, robot, config, steps) if asked.resume else require_new(folder, robot)
     with writable(folder):
-        (folder / "config.json").write_text(config.model_dump_json(indent=2), encoding="utf-8")
+        (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")
     learner = LearnerProcess(folder / "learner", learner_arguments(robot, files, overrides, address))
-    # A signal while the learner writes its last checkpoint is nobody else's.
+    # Signals before and after those that collect() counts: while it starts, while the learner writes its last checkpoint.
     with StatusLine(plain=as_json) as status, counted_signals() as signals:
-        status.event(f"run folder {folder}" + (f": it goes on after about {done:,} steps" if asked.resume else ""))
-        report = _collect(config, folder, steps - done, asked.until_success, learner, status)
+        status.event(
+            f"run folder {folder}" + (f": it goes on after about {done.steps:,} steps" if asked.resume else "")
+        )
+
+        def should_stop() -> bool:
+            if news := learner.watch():
+                status.event(news)
+            return learner.failed or signals.count > 0
+
+        until, left = asked.until_success, steps - done.steps
+        options = CollectOptions(folder / "robot", left, until, hint=False, should_stop=should_stop)
+        report = _collect(config, options, learner, status)
     if learner.failed:
         raise learner.error()
     if report.error is not None:
@@ -78,74 +88,20 @@ def run_train(asked: TrainOptions, files: list[Path], overrides: list[str], as_j
     if episodes:
         faults = folder / "robot" / "faults"
         result = evaluate_bundle(config, find_bundle(folder), episodes, HELD_OUT_SEED, as_json, faults)
-    return _finish(folder, config, done, report, result, as_json)
+    return _finish(folder, robot, config, done, report, result, as_json)
 
 
-def _require_new(folder: Path, robot: str) -> int:
-    """Refuse a folder that holds a run. Returns the steps it has: 0. Raises ConfigError."""
-    if (folder / "learner").exists() or (folder / "robot").exists():
-        raise ConfigError(
-            f"run folder {folder} exists already",
-            reason="without --resume, train begins a new run",
-            command=f"{typed_with('--run', _argument(folder))} --resume",
-        )
-    if (folder / "run.json").exists():
-        raise ConfigError(
-            f"run folder {folder} exists already",
-            reason="it is one of robotsac learn",
-            command=f"robotsac train --robot {shlex.quote(robot)}",
-        )
-    return 0
-
-
-def _steps_to_resume(folder: Path, steps: int) -> int:
-    """How many of ``steps`` a run that was cut has done; an episode that was cut with it may be counted one short.
-
-    Raises:
-        ConfigError: there is no such run, or it has them all.
-        StorageError: its records cannot be read.
-    """
-    if not (folder / "learner").exists():
-        raise ConfigError(
-            f"there is no run to resume in {folder}",
-            reason="no learner has begun one there",
-            command=typed_with("--run", _argument(folder)).replace(" --resume", ""),
-        )
-    done = _steps_done(folder / "robot" / "spool.db")
-    if done >= steps:
-        raise ConfigError(
-            f"run {folder} has done {done:,} of {steps:,} steps",
-            reason="with more --steps it goes on",
-            command=typed_with("--steps", str(2 * done)),
-        )
-    return done
-
-
-def _steps_done(spool: Path) -> int:
-    """Steps in a robot's spool, sent or not: each has a record, and one more closes each episode."""
-    if not spool.exists():
-        return 0
-    done = 0
-    with Spool(spool, SpoolConfig()) as store:
-        for boot in store.boots():
-            last = store.pending(boot.boot, boot.last_seq - 1, 1)
-            done += boot.last_seq + 1 - (int(last["episode"][-1]) if len(last) else 0)
-    return done
-
-
-def _interrupted(folder: Path, robot: str, done: int, report: CollectReport, as_json: bool) -> int:
+def _interrupted(folder: Path, robot: str, done: Done, report: CollectReport, as_json: bool) -> int:
     """Say how it was left and how it goes on. Returns the exit code."""
-    go_on = typed_with("--run", _argument(folder))
-    go_on += "" if "--resume" in go_on.split() else " --resume"
-    if report.ended in (Ended.STEPS, Ended.SUCCESS):  # all that is missing is the evaluation
-        go_on = f"robotsac eval --robot {shlex.quote(robot)} --policy {shlex.quote(str(folder))}"
-    torque, steps = torque_words(report.energized, report.torque_off), done + report.status.steps
+    whole = report.ended in (Ended.STEPS, Ended.SUCCESS)  # all that is missing is the evaluation
+    go_on = eval_command(robot, folder) if whole else typed_to_resume(folder)
+    torque, steps = torque_words(report.energized, report.torque_off), done.steps + report.status.steps
     tell(f"interrupted after {steps:,} steps; torque {torque}; it goes on with\n  {go_on}")
     if as_json:
         summary = {
             "run": str(folder),
             "steps": steps,
-            "episodes": report.status.episodes,
+            "episodes": done.episodes + report.status.episodes,
             "torque_off": report.torque_off,
             "unsent": report.unsent,
             "interrupted": True,
@@ -153,11 +109,6 @@ def _interrupted(folder: Path, robot: str, done: int, report: CollectReport, as_
         }
         say(json.dumps(summary))
     return INTERRUPTED
-
-
-def _argument(folder: Path) -> str:
-    """What to type after ``--run``."""
-    return folder.name if folder.parent == Path("runs") else str(folder)
 
 
 def _require_enough(steps: int, start_steps: int) -> None:
@@ -170,20 +121,7 @@ def _require_enough(steps: int, start_steps: int) -> None:
         )
 
 
-def _collect(
-    config: Config,
-    folder: Path,
-    steps: int,
-    until_success: float | None,
-    learner: LearnerProcess,
-    status: StatusLine,
-) -> CollectReport:
-    def should_stop() -> bool:
-        if news := learner.watch():
-            status.event(news)
-        return learner.failed
-
-    options = CollectOptions(folder / "robot", steps, until_success, hint=False, should_stop=should_stop)
+def _collect(config: Config, options: CollectOptions, learner: LearnerProcess, status: StatusLine) -> CollectReport:
     learner.start()
     try:
         return collect(config, options, lambda s: status.update(s.line()), status.event)
@@ -193,20 +131,28 @@ def _collect(
 
 
 def _finish(
-    folder: Path, config: Config, done: int, report: CollectReport, result: Evaluation | None, as_json: bool
+    folder: Path,
+    robot: str,
+    config: Config,
+    done: Done,
+    report: CollectReport,
+    result: Evaluation | None,
+    as_json: bool,
 ) -> int:
-    """Say what came of it, ``done`` steps of earlier lives included. Returns the exit code."""
+    """Say what came of it; rates and overruns are those since it began or was resumed. Returns the exit code."""
     from robotsac.learner.curve import plot_learning_curve
 
-    evaluation = (result.successes, result.episodes) if result is not None and result.episodes else None
+    interrupted = result is not None and result.interrupted
+    evaluation = (result.successes, result.episodes) if result is not None and not interrupted else None
     curve = plot_learning_curve(folder / "learner", evaluation)
     updates, updates_per_s = _learner_pace(folder / "learner")
     summary = {
         "robot": config.robot.name,
         "run": str(folder),
         "curve": str(curve),
-        "steps": done + report.status.steps,
-        "episodes": report.status.episodes,
+        "steps": done.steps + report.status.steps,
+        "episodes": done.episodes + report.status.episodes,
+        "steps_since_resumed": report.status.steps,
         "collect_seconds": round(report.moving_seconds, 2),
         "env_steps_per_s": round(report.status.steps / report.moving_seconds, 2),
         "updates": updates,
@@ -214,10 +160,10 @@ def _finish(
         "overruns": report.status.overruns,
         "torque_off": report.torque_off and (result is None or result.torque_off),
         "unsent": report.unsent,
-        "interrupted": result is not None and result.interrupted,
+        "interrupted": interrupted,
     }
-    code = INTERRUPTED if summary["interrupted"] else 0
-    if result is not None:
+    code = INTERRUPTED if interrupted else 0
+    if result is not None and not interrupted:
         summary |= {
             "success_rate": result.success_rate,
             "successes": result.successes,
@@ -234,7 +180,11 @@ def _finish(
         f"torque {'off, read back' if summary['torque_off'] else 'NOT read back as off'}"
     )
     say(f"learning curve {curve}")
-    if result is not None:
+    if interrupted and result is not None:
+        say(
+            f"the evaluation was interrupted after {result.episodes} episodes; all of it: {eval_command(robot, folder)}"
+        )
+    elif result is not None:
         say(result.line())
     return code
 

@@ -132,6 +132,16 @@ def test_a_training_run_that_was_interrupted_says_how_it_goes_on_and_goes_on(tmp
     with running(tmp_path, "done", *shlex.split(cut["command"])[1:]) as done:
         assert done.wait() == 2
     assert f"has done {whole['steps']} of 700 steps" in done.result()["error"]["message"]
+    assert whole["episodes"] == len(spool) - whole["steps"]
+
+
+def test_ctrl_c_at_the_first_word_of_a_training_run_keeps_the_arm_still(tmp_path):
+    with running(tmp_path, "train", "train", "--robot", "arm0-sim", "--run", "t", "--json", *SMALL) as train:
+        wait_for(lambda: "run folder" in train.output(), "the first word", train)
+        train.process.send_signal(signal.SIGINT)
+        assert train.wait() == 130, train.output()
+    assert train.result()["interrupted"] and train.result()["steps"] == 0
+    assert "torque never switched on" in train.output() or "torque off, read back" in train.output()
 
 
 def cmdline(pid: int) -> bytes:

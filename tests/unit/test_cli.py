@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from cli_world import ROOT, run, small_policy
 
+from robotsac.actor.collect import CollectOptions, collect
 from robotsac.actor.evaluate import Evaluation
 from robotsac.cli import main as cli
 from robotsac.cli.collect import torque_words
 from robotsac.cli.console import spell_out
 from robotsac.cli.evaluate import evaluation_json
-from robotsac.config import LinkConfig
+from robotsac.config import LinkConfig, load_config
 from robotsac.errors import AGAIN, LEARN, ROBOT_FILE, RobotsacError
 
 NO_PORT = "robot.driver.port='/dev/not-there'"
@@ -451,3 +452,38 @@ def test_a_run_of_train_says_how_its_halves_go_on(monkeypatch, capsys, tmp_path)
     assert code == 2 and "try: robotsac train --resume --robot arm0-sim --run t" in err
     code, _, err = run(monkeypatch, capsys, "train", "--robot", "arm0-sim", "--run", "t")
     assert code == 2 and "try: robotsac train --robot arm0-sim --run t --resume" in err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--set", "learn.batch_size=64"], "learn.batch_size was 256, now 64"),
+        (["--set", "task.tolerance_m=0.05"], "tolerance_m"),
+        (["--set", "robot.joints.elbow_pitch.tau_max_nm=5"], "limits"),
+    ],
+)
+def test_train_resumes_no_run_with_other_settings_and_leaves_it_as_it_is(monkeypatch, capsys, tmp_path, more, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/t/learner").mkdir(parents=True)
+    config = tmp_path / "runs/t/config.json"
+    config.write_text(load_config("arm0-sim").model_dump_json())
+    before = config.read_bytes()
+    typed = ["train", "--robot", "arm0-sim", "--run", "t", "--resume", *more]
+    code, _, err = run(monkeypatch, capsys, *typed)
+    assert code == 2 and "cannot be resumed with other settings" in err and words in err
+    assert f"try: {shlex.join(['robotsac', 'train', '--robot', 'arm0-sim', *more, '--run', 't-2'])}" in err
+    assert config.read_bytes() == before and not (tmp_path / "runs/t/learner/run.json").exists()
+
+
+def test_a_run_that_has_its_steps_lacks_its_evaluation_at_most(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/t/learner").mkdir(parents=True)
+    config = load_config("arm0-sim", overrides=["spool.free_min_mb=1", "task.episode_s=0.5", "task.hold_s=0.2"])
+    (tmp_path / "runs/t/config.json").write_text(config.model_dump_json())
+    options = CollectOptions(tmp_path / "runs/t/robot", steps=400, offline=True)
+    report = collect(config, options, lambda status: None, lambda words: None)
+    typed = ["--robot", "arm0-sim", "--run", "t", "--resume", "--steps", "400"]
+    typed += ["--set", "task.episode_s=0.5", "--set", "task.hold_s=0.2"]
+    code, _, err = run(monkeypatch, capsys, "train", *typed)
+    assert code == 2 and f"run runs/t has done {report.status.steps} of 400 steps" in err
+    assert "try: robotsac eval --robot arm0-sim --policy runs/t" in err
