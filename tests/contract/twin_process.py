@@ -12,7 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 # A busy machine may take long for anything; nothing here is a measurement.
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 SCRIPT = """
 import sys
 from pathlib import Path
