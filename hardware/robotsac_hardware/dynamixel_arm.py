@@ -279,6 +279,7 @@ def open_dynamixel_arm(robot: RobotConfig) -> DynamixelArm:
     clock = MonotonicClock()
 
     def open_port() -> Port:
+        """The device, or what the program provides, which ends with it."""
         if not params.port_command:
             return SerialPort(params.port, params.baud, clock, robot.bus_rate_hz)
         program = PortProgram(params.port_command, clock, robot.model_dump_json().encode() + b"\n")

@@ -100,14 +100,14 @@ class ActorChild:
         """What is known about torque."""
         if self._board["torque_off"]:
             return "torque was read back as off"
-        if self._board["phase"] < Phase.ENERGIZING:
+        if not self._board["energized"]:
             return "torque was never switched on"
         return POWERED
 
     def silence_words(self) -> str:
         """What an operator should know while it is silent."""
         seconds = f"no sign of life from the actor for {self.silent_s:.0f} s"
-        if self._board["phase"] < Phase.ENERGIZING:
+        if not self._board["energized"]:
             return f"{seconds}; torque was never switched on"
         watchdog_ms = self._args.config.robot.driver.params().get("watchdog_ms")
         if watchdog_ms is None:

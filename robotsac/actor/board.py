@@ -26,8 +26,8 @@ ACTOR_FIELDS = (
     "stop",
 )
 """Written by the actor, except ``stop`` (:class:`Stop`), which the supervisor writes. ``recent_*`` are over the last
-episodes of a window; ``energized`` is 1 from when torque is switched on, and stays; ``torque_off`` is 1 once every joint was read back with torque off; ``beat_ns`` is the monotonic
-time of its last sign of life, written at every control tick."""
+episodes of a window; ``energized`` is 1 from when torque is switched on, and stays; ``torque_off`` is 1 once every joint
+was read back with torque off; ``beat_ns`` is the monotonic time of its last sign of life, written at every control tick."""
 
 
 class Phase(enum.IntEnum):

@@ -9,13 +9,11 @@ everything has a deadline.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,19 +22,18 @@ from robotsac.actor.actor_child import POLL_S
 from robotsac.actor.board import Phase, Stop
 from robotsac.actor.children import Children
 from robotsac.actor.contract import robot_contract
+from robotsac.actor.folder import CONFIG_FILE, only_one, take_away, writable
 from robotsac.actor.report import CollectReport, Ended, report_json
 from robotsac.actor.status import CollectStatus, LinkWatch
 from robotsac.actor.uplink_block import LinkPhase, lost_words
 from robotsac.clock import NS_PER_S
 from robotsac.config import Config
-from robotsac.errors import ArmError, RobotsacError, StorageError, path_command
-from robotsac.lock import FileLock
+from robotsac.errors import ArmError, RobotsacError, StorageError
 from robotsac.signals import SignalCount, counted_signals
 
 __all__ = ["CollectOptions", "CollectReport", "Ended", "collect", "report_json", "writable"]
 
 HINT_AFTER_S = 4.0
-LOCK_FILE, CONFIG_FILE = ".lock", "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ def collect(
     """
     contract, folder = robot_contract(config), options.folder
     made = [path for path in (folder, *folder.parents) if not os.access(path, os.F_OK)]
-    with _only_one(folder):
+    with only_one(folder):
         with writable(folder):
             (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")
         seed = options.seed if options.seed is not None else secrets.randbits(32)
@@ -87,7 +84,7 @@ def collect(
         finally:
             children.release()
             if folder in made and not children.uplink.starts:
-                _take_away(made)
+                take_away(made)
 
 
 class _Supervisor:
@@ -262,50 +259,3 @@ class _Supervisor:
             actor_silent_s=children.actor.silent_s,
             uplink_silent_s=children.uplink.silent_s,
         )
-
-
-def _take_away(made: list[Path]) -> None:
-    """Of the folders ``made``, innermost first, those that hold nothing but what every start writes."""
-    for name in (LOCK_FILE, CONFIG_FILE, ERROR_FILE):
-        (made[0] / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        for folder in made:
-            folder.rmdir()
-
-
-@contextmanager
-def writable(folder: Path) -> Iterator[None]:
-    """Make ``folder``; whatever the disk refuses in the ``with`` block is said in words.
-
-    Raises:
-        StorageError: the folder cannot be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"run folder {folder} cannot be written", reason=str(error), command=path_command(error, folder)
-        ) from error
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """One collector per run folder: two would mix their records in one spool.
-
-    Raises:
-        StorageError: another one holds it.
-    """
-    lock = FileLock(folder / LOCK_FILE)
-    with writable(folder):
-        free = lock.acquire()
-    if not free:
-        raise StorageError(
-            f"another collector uses {folder}",
-            reason=f"process {lock.holder()} holds its lock; end it, or take another run with --run",
-            command=f"fuser -v {shlex.quote(str(lock.path))}",
-        )
-    try:
-        yield
-    finally:
-        lock.release()

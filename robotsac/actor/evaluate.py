@@ -24,7 +24,8 @@ RETRIES_MAX = 5
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What was counted. ``seconds`` is the arm's time under policy control."""
+    """What was counted. ``seconds`` is the arm's time under policy control; ``energized`` and ``torque_off`` are as in
+    :class:`~robotsac.actor.report.CollectReport`."""
 
     episodes: int
     successes: int
@@ -32,6 +33,7 @@ class Evaluation:
     mean_steps: float
     seconds: float
     faults: int
+    energized: bool
     torque_off: bool
     interrupted: bool
 
@@ -92,7 +94,7 @@ def evaluate(
         finally:
             env.park_and_close(lambda: signals.count > 1)
         env.guard.require_off()
-        return trial.result(config.robot.control_rate_hz, env.arm.torque_is_off(), stopped())
+        return trial.result(config.robot.control_rate_hz, env.guard.energized, env.arm.torque_is_off(), stopped())
 
 
 class _Trial:
@@ -128,7 +130,7 @@ class _Trial:
                 self._on_episode(len(self._summaries), self._successes())
             collect_garbage()
 
-    def result(self, control_rate_hz: int, torque_off: bool, interrupted: bool) -> Evaluation:
+    def result(self, control_rate_hz: int, energized: bool, torque_off: bool, interrupted: bool) -> Evaluation:
         """What was counted."""
         steps = [summary.steps for summary in self._summaries]
         returns = [summary.total_reward for summary in self._summaries]
@@ -139,6 +141,7 @@ class _Trial:
             mean_steps=float(np.mean(steps)) if steps else float("nan"),
             seconds=sum(steps) / control_rate_hz,
             faults=self._faults,
+            energized=energized,
             torque_off=torque_off,
             interrupted=interrupted,
         )

@@ -230,7 +230,7 @@ class Uplink:
         facts: dict[str, object] = {"robot": self._args.robot, "boot": self._args.boot}
         if end is not None and outbox is not None:
             try:
-                self._block["unsent"], self._block["refused"] = self._spool.unacked(), outbox.refused_waiting()
+                self._block["unsent"], self._block["refused"] = self._spool.unacked(), outbox.refused_records
                 facts["spool"] = {
                     info.boot: [info.committed, info.acked, info.pruned]
                     for info in self._spool.boots()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from robotsac.actor.contract import robot_contract
 from robotsac.actor.evaluate import Evaluation, evaluate
+from robotsac.cli.collect import torque_words
 from robotsac.cli.console import StatusLine, say
 from robotsac.cli.inspect import find_bundle, read_bundle
 from robotsac.cli.options import run_folder
@@ -28,18 +29,15 @@ def run_evaluate(
     config = load_config(robot, files, overrides)
     faults = run_folder(None, config.robot.name) / "faults"
     result = evaluate_bundle(config, find_bundle(policy), episodes, seed, as_json, faults)
+    torque = torque_words(result.energized, result.torque_off)
     if as_json:
         say(evaluation_json(result))
     elif result.interrupted:
-        say(f"interrupted after {result.episodes} of {episodes} episodes; torque {_torque(result)}")
+        say(f"interrupted after {result.episodes} of {episodes} episodes; torque {torque}")
     else:
-        say(f"mean return {result.mean_return:.2f}, {result.mean_steps:.0f} steps an episode, torque {_torque(result)}")
+        say(f"mean return {result.mean_return:.2f}, {result.mean_steps:.0f} steps an episode, torque {torque}")
         say(result.line())
     return 130 if result.interrupted else 0
-
-
-def _torque(result: Evaluation) -> str:
-    return "off, read back" if result.torque_off else "NOT read back as off"
 
 
 def evaluate_bundle(config: Config, bundle: Path, episodes: int, seed: int, plain: bool, faults: Path) -> Evaluation:
@@ -91,6 +89,7 @@ def evaluation_json(result: Evaluation) -> str:
             "mean_steps": _finite(result.mean_steps, 2),
             "seconds": round(result.seconds, 2),
             "faults": result.faults,
+            "energized": result.energized,
             "torque_off": result.torque_off,
             "interrupted": result.interrupted,
         }

@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robotsac.actor.collect import writable
+from robotsac.actor.folder import writable
 from robotsac.cli.console import StatusLine
 from robotsac.cli.learn import require_learner
 from robotsac.cli.sync_options import SyncOptions

@@ -9,7 +9,7 @@ from contextlib import suppress
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
-from robotsac.actor.collect import writable
+from robotsac.actor.folder import writable
 from robotsac.cli.console import StatusLine, say
 from robotsac.cli.sync_settings import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, Settings
 from robotsac.errors import RobotsacError, StorageError

@@ -18,6 +18,7 @@ from robotsac.config.folders import find_robot
 from robotsac.config.loading import laid_over, learner_settings_of, merge, read_tree, validate
 from robotsac.errors import ConfigError
 from robotsac.learner.resume_rules import tree_differences
+from robotsac.learner.run_folder import run_argument
 from robotsac.learner.sync_progress import Plan
 
 CONFIG_FILE, METRICS_FILE, SUMMARY_FILE = "config.json", "metrics.jsonl", "summary.json"
@@ -100,15 +101,10 @@ def require_free(folder: Path) -> None:
         raise ConfigError(
             f"run folder {folder} exists already",
             reason="train begins a new run" + (", and goes on with one only with --resume" if cut else ""),
-            command=f"robotsac train --sync --resume --run {argument(folder)}"
+            command=f"robotsac train --sync --resume --run {run_argument(folder)}"
             if cut
-            else f"--run {argument(folder, '-2')}",
+            else f"--run {run_argument(folder, '-2')}",
         )
-
-
-def argument(folder: Path, suffix: str = "") -> str:
-    """What to type after ``--run``: the name of a folder below ``runs/``, else the path."""
-    return shlex.quote((folder.name if folder.parent == Path("runs") else str(folder)) + suffix)
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
@@ -132,14 +128,14 @@ def _read(folder: Path, options: SyncOptions) -> tuple[Settings, dict[str, Any]]
             raise ConfigError(
                 f"run {folder} was not made with --sync",
                 reason="its learner and collector are processes of their own",
-                command=f"robotsac train --resume --robot {shlex.quote(options.robot)} --run {argument(folder)}",
+                command=f"robotsac train --resume --robot {shlex.quote(options.robot)} --run {run_argument(folder)}",
             ) from error
         raise ConfigError(
             f"there is no run to resume in {folder}",
             reason=f"{CONFIG_FILE} is missing or not one of --sync: {error!r}",
-            command=f"robotsac train --sync --robot arm0-sim --run {argument(folder)}"
+            command=f"robotsac train --sync --robot arm0-sim --run {run_argument(folder)}"
             if options.env is None
-            else f"robotsac train --sync --env {shlex.quote(options.env)} --run {argument(folder)}",
+            else f"robotsac train --sync --env {shlex.quote(options.env)} --run {run_argument(folder)}",
         ) from error
     return _of(folder, env, plan, tree), tree
 
@@ -171,7 +167,7 @@ def _other(folder: Path, found: Sequence[str]) -> ConfigError:
     return ConfigError(
         f"run {folder} cannot go on with other settings",
         reason="; ".join(found),
-        command=f"robotsac train --sync --resume --run {argument(folder)}",
+        command=f"robotsac train --sync --resume --run {run_argument(folder)}",
     )
 
 

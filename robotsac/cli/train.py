@@ -9,9 +9,11 @@ import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from robotsac.actor.collect import CollectOptions, CollectReport, Ended, collect, writable
+from robotsac.actor.collect import CollectOptions, CollectReport, Ended, collect
 from robotsac.actor.evaluate import Evaluation
+from robotsac.actor.folder import CONFIG_FILE, writable
 from robotsac.cli.collect import torque_words
 from robotsac.cli.console import StatusLine, say, tell
 from robotsac.cli.evaluate import evaluate_bundle
@@ -19,7 +21,7 @@ from robotsac.cli.inspect import find_bundle
 from robotsac.cli.learn import require_learner
 from robotsac.cli.learner_process import LearnerProcess, learner_arguments
 from robotsac.cli.options import run_folder
-from robotsac.cli.train_resume import CONFIG_FILE, Done, eval_command, require_new, require_resumable, typed_to_resume
+from robotsac.cli.train_resume import Done, eval_command, require_new, require_resumable, typed_to_resume
 from robotsac.config import Config, load_config
 from robotsac.errors import ConfigError, RobotsacError
 from robotsac.signals import counted_signals
@@ -139,17 +141,40 @@ def _finish(
     result: Evaluation | None,
     as_json: bool,
 ) -> int:
-    """Say what came of it; rates and overruns are those since it began or was resumed. Returns the exit code."""
+    """Write down and say what came of it. Returns the exit code."""
     from robotsac.learner.curve import plot_learning_curve
 
-    interrupted = result is not None and result.interrupted
-    evaluation = (result.successes, result.episodes) if result is not None and not interrupted else None
-    curve = plot_learning_curve(folder / "learner", evaluation)
+    whole = result if result is not None and not result.interrupted else None
+    curve = plot_learning_curve(folder / "learner", (whole.successes, whole.episodes) if whole is not None else None)
+    summary = _summary(folder, config, done, report, result) | {"curve": str(curve)}
+    with writable(folder):
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
+    if as_json:
+        say(json.dumps(summary))
+    else:
+        say(
+            f"{summary['steps']:,} steps at {summary['env_steps_per_s']:.1f}/s, "
+            f"{summary['updates']:,} updates at {summary['updates_per_s']:.1f}/s, "
+            f"torque {torque_words(True, summary['torque_off'])}"
+        )
+        say(f"learning curve {curve}")
+        if whole is not None:
+            say(whole.line())
+        elif result is not None:
+            again = eval_command(robot, folder)
+            say(f"the evaluation was interrupted after {result.episodes} episodes; all of it: {again}")
+    return INTERRUPTED if summary["interrupted"] else 0
+
+
+def _summary(
+    folder: Path, config: Config, done: Done, report: CollectReport, result: Evaluation | None
+) -> dict[str, Any]:
+    """For ``summary.json``; rates and overruns are those since it began or was resumed."""
     updates, updates_per_s = _learner_pace(folder / "learner")
+    interrupted = result is not None and result.interrupted
     summary = {
         "robot": config.robot.name,
         "run": str(folder),
-        "curve": str(curve),
         "steps": done.steps + report.status.steps,
         "episodes": done.episodes + report.status.episodes,
         "steps_since_resumed": report.status.steps,
@@ -158,35 +183,17 @@ def _finish(
         "updates": updates,
         "updates_per_s": updates_per_s,
         "overruns": report.status.overruns,
-        "torque_off": report.torque_off and (result is None or result.torque_off),
+        "torque_off": report.torque_off and (result is None or result.torque_off or not result.energized),
         "unsent": report.unsent,
         "interrupted": interrupted,
     }
-    code = INTERRUPTED if interrupted else 0
     if result is not None and not interrupted:
         summary |= {
             "success_rate": result.success_rate,
             "successes": result.successes,
             "eval_episodes": result.episodes,
         }
-    with writable(folder):
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2), encoding="utf-8")
-    if as_json:
-        say(json.dumps(summary))
-        return code
-    say(
-        f"{summary['steps']:,} steps at {summary['env_steps_per_s']:.1f}/s, "
-        f"{summary['updates']:,} updates at {summary['updates_per_s']:.1f}/s, "
-        f"torque {'off, read back' if summary['torque_off'] else 'NOT read back as off'}"
-    )
-    say(f"learning curve {curve}")
-    if interrupted and result is not None:
-        say(
-            f"the evaluation was interrupted after {result.episodes} episodes; all of it: {eval_command(robot, folder)}"
-        )
-    elif result is not None:
-        say(result.line())
-    return code
+    return summary
 
 
 def _learner_pace(folder: Path) -> tuple[int, float]:

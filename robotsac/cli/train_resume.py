@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robotsac.actor.contract import robot_contract
+from robotsac.actor.folder import CONFIG_FILE
 from robotsac.cli.console import typed_with
 from robotsac.config import Config, SpoolConfig
 from robotsac.errors import ConfigError, RobotsacError
 from robotsac.learner.resume_rules import differences
+from robotsac.learner.run_folder import run_option
 from robotsac.spool import Spool
-
-CONFIG_FILE = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,13 @@ def require_resumable(folder: Path, robot: str, config: Config, steps: int) -> D
         raise ConfigError(
             f"there is no run to resume in {folder}",
             reason="no learner has begun one there",
-            command=typed_with("--run", argument(folder)).replace(" --resume", ""),
+            command=_typed_anew(folder),
         )
     if changed := _changed(folder / CONFIG_FILE, config):
         raise ConfigError(
             f"run {folder} cannot be resumed with other settings",
             reason="; ".join(changed),
-            command=typed_with("--run", argument(folder) + "-2").replace(" --resume", ""),
+            command=_typed_anew(folder, "-2"),
         )
     done = _done(folder / "robot" / "spool.db")
     if done.steps >= steps:
@@ -70,15 +70,16 @@ def require_resumable(folder: Path, robot: str, config: Config, steps: int) -> D
     return done
 
 
-def argument(folder: Path) -> str:
-    """What to type after ``--run``."""
-    return folder.name if folder.parent == Path("runs") else str(folder)
-
-
 def typed_to_resume(folder: Path) -> str:
     """What was typed, as it goes on with ``folder``."""
-    typed = typed_with("--run", argument(folder))
+    typed = typed_with("--run", run_option(folder))
     return typed if "--resume" in shlex.split(typed) else f"{typed} --resume"
+
+
+def _typed_anew(folder: Path, suffix: str = "") -> str:
+    """What was typed, as it begins a run in ``folder``, or in another one."""
+    typed = shlex.split(typed_with("--run", run_option(folder, suffix)))
+    return shlex.join(word for word in typed if word != "--resume")
 
 
 def eval_command(robot: str, folder: Path) -> str:

@@ -47,6 +47,9 @@ class Guard:
         config: counts and times.
         faults_folder: where faults are written, if anywhere.
         inertia: largest that each joint's motor faces (n,), kg·m², for the braking distance; ``None`` = not known.
+
+    Attributes:
+        energized: torque has been switched on, or that was tried, since this guard was made.
     """
 
     def __init__(
@@ -70,7 +73,7 @@ class Guard:
         self._recorder = FlightRecorder(self.spec, ticks, faults_folder)
         self._bus = BusLoop(arm, gravity, config, self._recorder, self.counters, inertia)
         self._hold_q = self._zero
-        self._energized = False
+        self.energized = False
 
     # ---- lifecycle -------------------------------------------------------------------------------------------------
 
@@ -91,7 +94,7 @@ class Guard:
         try:
             if self.arm.state is ArmState.DISCONNECTED:
                 self.arm.connect()
-            self._energized = True
+            self.energized = True
             self.arm.energize()
             joints = self._bus.begin()
         except BaseException:
@@ -145,7 +148,7 @@ class Guard:
             GuardFault: it has a latched fault.
             ArmError: torque was switched on and not read back as off.
         """
-        powered = self._energized and not self.arm.torque_is_off()
+        powered = self.energized and not self.arm.torque_is_off()
         if self.fault is not None:
             if powered:
                 self.fault.reason = f"{POWERED}; {self.fault.reason}"

@@ -116,9 +116,14 @@ def run_name(run_dir: Path) -> str:
     return run_dir.parent.name if run_dir.name == "learner" else run_dir.name
 
 
-def run_argument(run_dir: Path) -> str:
-    """What to type after ``--run``: the name of a folder below ``runs/``, else the path."""
-    return shlex.quote(run_dir.name if run_dir.parent == Path("runs") else str(run_dir))
+def run_option(run_dir: Path, suffix: str = "") -> str:
+    """The value of ``--run``: the name of a folder below ``runs/``, else the path; ``suffix`` makes it another one."""
+    return (run_dir.name if run_dir.parent == Path("runs") else str(run_dir)) + suffix
+
+
+def run_argument(run_dir: Path, suffix: str = "") -> str:
+    """:func:`run_option` as a shell takes it."""
+    return shlex.quote(run_option(run_dir, suffix))
 
 
 def digest(settings: LearnerSettings) -> str:

@@ -70,7 +70,7 @@ class Outbox:
 
     Attributes:
         resends: how often a window was sent again.
-        refused: boots the learner cannot take, and why.
+        refused: boots the learner cannot take, and why; ``refused_records``: how many wait in them.
     """
 
     def __init__(self, spool: SpoolPort, boot: str, config: LinkConfig) -> None:
@@ -84,6 +84,7 @@ class Outbox:
         self._run_id = ""
         self.resends = 0
         self.refused: dict[str, str] = {}
+        self.refused_records = 0
 
     def offers(self) -> tuple[BootOffer, ...]:
         """The boots for a HELLO: those with records waiting, oldest first, then those kept; at most ``BOOTS_MAX``."""
@@ -101,7 +102,9 @@ class Outbox:
         """
         self.flush()
         self._run_id, self.refused, self._tracks = run_id, refused, {}
-        for info in self._spool.boots():
+        infos = self._spool.boots()
+        self.refused_records = sum(info.unacked for info in infos if info.boot in refused)
+        for info in infos:
             if info.boot in refused or info.boot not in self._offered:
                 continue
             mark = durable.get(info.boot, -1)
@@ -119,12 +122,6 @@ class Outbox:
             track.rewind()
             if track.waiting or info.boot == self._boot:
                 self._tracks[info.boot] = track
-
-    def refused_waiting(self) -> int:
-        """Records that wait in boots which the learner has refused."""
-        if not self.refused:
-            return 0
-        return sum(info.unacked for info in self._spool.boots() if info.boot in self.refused)
 
     def grew(self, last_seq: int) -> None:
         """The present boot's spool reaches to ``last_seq`` now."""

@@ -220,7 +220,7 @@ class RobotEnd:
         self._fetch.announced(message.policy, self._heard_ns)
         self._change(LinkState.UP, f"welcome to run {message.run_id} at {self._config.address}")
         self.down_since_ns = 0
-        if waiting := self._outbox.refused_waiting():
+        if waiting := self._outbox.refused_records:
             why = "; ".join(sorted(set(message.refused.values())))
             self._tell(f"{waiting:,} records of earlier starts stay in the spool: {why}; another run could take them")
 

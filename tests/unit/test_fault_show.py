@@ -6,13 +6,12 @@ import json
 import os
 import shlex
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from cli_world import run
 
-from robotsac.cli import main as cli
 from robotsac.config import load_config
 from robotsac.env.arm_env import ArmEnv
 from robotsac.errors import FaultCode, GuardFault
@@ -35,14 +34,6 @@ def fault(tmp_path_factory) -> GuardFault:
 @pytest.fixture
 def file(fault) -> Path:
     return Path(shlex.split(fault.command)[-1])
-
-
-def run(monkeypatch, capsys, *arguments: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["robotsac", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
 
 
 def test_the_command_that_a_fault_suggests_shows_it(monkeypatch, capsys, fault):

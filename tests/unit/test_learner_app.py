@@ -152,7 +152,7 @@ def test_a_damaged_checkpoint_is_refused_by_name_and_without_it_the_run_goes_on_
     subprocess.run(error["command"].split(), check=True)
     with Running(run_dir, chosen, resume=True) as again:
         updates = int(before.name.split("-")[1])
-        again.wait_until(updates=updates)
+        again.wait_until(updates=updates + 1)
     assert again.seen[0]["updates"] == updates
     assert again.exit_code == 0
 

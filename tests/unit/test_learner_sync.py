@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import signal
-import sys
 import threading
 from pathlib import Path
 
@@ -13,10 +12,10 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from cli_world import run as typed
 from gymnasium.spaces import Box, Dict, Discrete
 from sync_world import CPU, RANDOM, Ladder, ladder, learn_config, run
 
-from robotsac.cli import main as cli
 from robotsac.cli.arm_world import ArmWorld
 from robotsac.cli.gym_world import GymWorld, control_rate_of, make_env
 from robotsac.config import load_config, load_learner_settings
@@ -425,11 +424,7 @@ QUICK += "--set learn.device=cpu --set learn.discount=0.9"
 
 
 def command(monkeypatch, capsys, text: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["robotsac", "train", *text.split()])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
+    return typed(monkeypatch, capsys, "train", *text.split())
 
 
 def test_a_run_leaves_its_settings_its_evaluations_its_picture_and_its_summary(monkeypatch, capsys, tmp_path):

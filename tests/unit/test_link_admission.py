@@ -172,7 +172,7 @@ def test_boots_of_another_contract_stay_in_the_spool_and_are_named(world: World)
     assert set(world.outbox.refused) == {"boot2"}
     assert world.outbox.waiting == 0
     assert world.spool.unacked() == 5
-    assert world.outbox.refused_waiting() == 5
+    assert world.outbox.refused_records == 5
     (told,) = [words for _, words in world.robot.events if "stay in the spool" in words]
     assert told.startswith("5 records of earlier starts stay in the spool: they were recorded for another robot model")
 

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cli_world import run
 from sync_world import CPU, Ladder, learn_config
 
-from robotsac.cli import main as cli
 from robotsac.cli.gym_world import GymWorld, make_env
 from robotsac.errors import CheckpointError, StorageError
 from robotsac.learner.checkpoint import state_tensors
@@ -222,11 +222,7 @@ QUICK += "--set learn.batch_size=16 --set learn.updates_per_step=0.5 --set learn
 
 
 def command(monkeypatch, capsys, text: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["robotsac", "train", *text.split()])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
+    return run(monkeypatch, capsys, "train", *text.split())
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
