@@ -9,11 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from moving_twin import actors, collecting_on_a_twin, last_words
+from moving_twin import PATIENT, actors, collecting_on_a_twin, last_words
 from processes import SMALL, Command, children_of, free_address, running, spool_seqs, wait_for
-
-# These tests last, on machines that do other things too: the arm must not fault because a bus round was late.
-PATIENT = ("robot.guard.lost_rounds_max=50", "robot.driver.watchdog_ms=2000")
 
 
 def uplinks(collector: int) -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moving_twin import last_words
+from moving_twin import PATIENT, last_words
 from processes import Command, running, wait_for
 
 MOVE_S = 60.0
@@ -19,8 +19,8 @@ BOUND_S = 25.0
 
 
 @contextlib.contextmanager
-def moving_slowly(tmp_path: Path) -> Iterator[tuple[Command, Command]]:
-    """(collect, twin), the arm on its way home."""
+def moving_slowly(tmp_path: Path, more: tuple[str, ...] = ()) -> Iterator[tuple[Command, Command]]:
+    """(collect, twin), the arm on its way home; ``more`` settings for the collector."""
     with running(tmp_path, "twin", "twin", "--robot", "arm0", "--json") as twin:
         wait_for(lambda: "port" in twin.output(), "the port", twin)
         port = json.loads(twin.output().splitlines()[0])["port"]
@@ -28,6 +28,7 @@ def moving_slowly(tmp_path: Path) -> Iterator[tuple[Command, Command]]:
             f"robot.driver.port='{port}'",
             "robot.driver.read_deadline_ms=12.0",
             f"robot.guard.move_duration_s={MOVE_S}",
+            *more,
         ]
         extra = [word for setting in settings for word in ("--set", setting)]
         arguments = ["collect", "--robot", "arm0", "--run", "bot", "--offline", "--json", *extra]
@@ -56,7 +57,7 @@ def test_a_second_ctrl_c_ends_a_move_with_torque_off(tmp_path, between_s):
 
 def test_an_arm_that_is_gone_while_it_parks_is_an_error_however_it_was_stopped(tmp_path):
     """A cable pulled after Ctrl-C: nobody can have read torque back as off."""
-    with moving_slowly(tmp_path) as (collect, twin):
+    with moving_slowly(tmp_path, PATIENT) as (collect, twin):
         time.sleep(1.0)
         collect.process.send_signal(signal.SIGINT)
         wait_for(lambda: "parking" in collect.output(), "the way to the park pose", collect)
