@@ -55,6 +55,7 @@ _PENDULUM: Options = (
 _NORMALISED: Options = (
     "learn.critic='batch_norm'",
     "learn.critic_hidden=[512, 512]",
+    "learn.temperature_init=0.1",
     "learn.actor_lr=1e-3",
     "learn.critic_lr=1e-3",
     "learn.temperature_lr=1e-3",
