@@ -82,10 +82,17 @@ def variant_figures(task: Task, variant: str, runs: Sequence[Run]) -> dict[str, 
         "at": {str(step): rounded(score) for step, score in sorted(scores.items())},
         "verdicts": {goal.name: verdict(goal, scores) for goal in goals_of(task)},
         "curve": {"env_steps": steps.astype(int).tolist(), "mean": np.round(values.mean(axis=0), 3).tolist()},
+        "action_rate": mean_of([run.evaluations()[-1].get("action_rate") for run in runs]),
         "wall_s": [summary["wall_s"] for summary in summaries],
         "env_steps_per_s": [summary["env_steps_per_s"] for summary in summaries],
         "resumed": [summary.get("resumed", 0) for summary in summaries],
     }
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    """Rounded; ``None`` where not all are known."""
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 4) if known and len(known) == len(values) else None
 
 
 def verdict(goal: Goal, scores: Mapping[int, Scores]) -> dict[str, Any]:

@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from robotsac.action_rate import ActionRate
 from robotsac.actor.episodes import EpisodeRunner, EpisodeSummary
 from robotsac.actor.realtime import collect_garbage, freeze_garbage, make_realtime
 from robotsac.config import Config
 from robotsac.env.arm_env import ArmEnv
 from robotsac.errors import GuardFault
 from robotsac.policy.runner import Policy
-from robotsac.records import EpisodeEnd
+from robotsac.records import EpisodeEnd, Flag
 from robotsac.signals import counted_signals
 
 # Deadline misses, episodes that are run again: one is a hiccup of the computer and says nothing about the policy.
@@ -25,12 +26,13 @@ RETRIES_MAX = 5
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What was counted. ``seconds`` is the arm's time under policy control; ``energized`` and ``torque_off`` are as in
-    :class:`~robotsac.actor.report.CollectReport`."""
+    :class:`~robotsac.actor.report.CollectReport`, ``action_rate`` as in :class:`~robotsac.action_rate.ActionRate`."""
 
     episodes: int
     successes: int
     mean_return: float
     mean_steps: float
+    action_rate: float | None
     seconds: float
     faults: int
     energized: bool
@@ -73,7 +75,8 @@ def evaluate(
         RobotsacError: from the arm, on its way down too; torque is off then, unless the error says that it may not be.
     """
     env = ArmEnv(config, faults_folder)
-    runner = EpisodeRunner(env, _Fixed(policy), _keep_nothing, seed=first_seed, random_hold_s=1.0, deterministic=True)
+    rate = ActionRate()
+    runner = EpisodeRunner(env, _Fixed(policy), _into(rate), seed=first_seed, random_hold_s=1.0, deterministic=True)
     trial = _Trial(runner, episodes, first_seed, on_episode)
     with counted_signals() as signals:
 
@@ -94,7 +97,9 @@ def evaluate(
         finally:
             env.park_and_close(lambda: signals.count > 1)
         env.guard.require_off()
-        return trial.result(config.robot.control_rate_hz, env.guard.energized, env.arm.torque_is_off(), stopped())
+        return trial.result(
+            config.robot.control_rate_hz, rate.rms, env.guard.energized, env.arm.torque_is_off(), stopped()
+        )
 
 
 class _Trial:
@@ -130,7 +135,14 @@ class _Trial:
                 self._on_episode(len(self._summaries), self._successes())
             collect_garbage()
 
-    def result(self, control_rate_hz: int, energized: bool, torque_off: bool, interrupted: bool) -> Evaluation:
+    def result(
+        self,
+        control_rate_hz: int,
+        action_rate: float | None,
+        energized: bool,
+        torque_off: bool,
+        interrupted: bool,
+    ) -> Evaluation:
         """What was counted."""
         steps = [summary.steps for summary in self._summaries]
         returns = [summary.total_reward for summary in self._summaries]
@@ -139,6 +151,7 @@ class _Trial:
             successes=self._successes(),
             mean_return=float(np.mean(returns)) if returns else float("nan"),
             mean_steps=float(np.mean(steps)) if steps else float("nan"),
+            action_rate=action_rate,
             seconds=sum(steps) / control_rate_hz,
             faults=self._faults,
             energized=energized,
@@ -150,5 +163,14 @@ class _Trial:
         return sum(summary.end is EpisodeEnd.SUCCESS for summary in self._summaries)
 
 
-def _keep_nothing(_record: NDArray[np.void]) -> bool:
-    return True
+def _into(rate: ActionRate) -> Callable[[NDArray[np.void]], bool]:
+    """What takes the records of an evaluation, and keeps of them how much their actions change."""
+
+    def emit(record: NDArray[np.void]) -> bool:
+        if record["flags"] & Flag.FINAL:
+            rate.begin()
+        else:
+            rate.add(record["action_applied"])
+        return True
+
+    return emit

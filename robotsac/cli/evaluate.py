@@ -87,6 +87,7 @@ def evaluation_json(result: Evaluation) -> str:
             "episodes": result.episodes,
             "mean_return": _finite(result.mean_return, 4),
             "mean_steps": _finite(result.mean_steps, 2),
+            "action_rate": None if result.action_rate is None else round(result.action_rate, 4),
             "seconds": round(result.seconds, 2),
             "faults": result.faults,
             "energized": result.energized,

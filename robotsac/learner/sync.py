@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robotsac.action_rate import ActionRate
 from robotsac.config.learn import LearnConfig
 from robotsac.errors import ConfigError, RobotsacError
 from robotsac.learner.algorithm import discount_of
@@ -202,10 +203,10 @@ class SyncLearning:
         losses = {name: float(tensor) for name, tensor in self.losses.items()}
         if wrong := [name for name, value in losses.items() if not np.isfinite(value)]:
             raise _diverged(f"{', '.join(wrong)} is {losses[wrong[0]]} after {self.state.updates} updates")
-        trials = []
+        trials, rate = [], ActionRate()
         for number in range(self.plan.eval_episodes):
             hooks.on_exam(number)
-            trial = self._trial(number, hooks.should_stop)
+            trial = self._trial(number, rate, hooks.should_stop)
             if trial is None:
                 return None
             trials.append(trial)
@@ -220,16 +221,21 @@ class SyncLearning:
             returns=returns,
             success_rate=None if None in successes else float(np.mean(successes)),
             episode_steps=float(np.mean(steps)),
+            action_rate=rate.rms,
             losses=losses,
             spent=asdict(self.spent),
         )
 
-    def _trial(self, number: int, should_stop: Callable[[], bool]) -> tuple[float, int, bool | None] | None:
-        """Return, steps and success of held-out episode ``number``."""
+    def _trial(
+        self, number: int, rate: ActionRate, should_stop: Callable[[], bool]
+    ) -> tuple[float, int, bool | None] | None:
+        """Return, steps and success of held-out episode ``number``; its actions go into ``rate`` too."""
         obs, total = self._exam.reset(held_out=number), 0.0
+        rate.begin()
         for steps in range(1, EPISODE_STEPS_MAX + 1):
             outcome = self._exam.step(self.action(obs, self._silence))
             obs, total = outcome.obs, total + outcome.reward
+            rate.add(outcome.applied)
             if outcome.end is not EpisodeEnd.RUNNING:
                 return total, steps, outcome.success
             if should_stop():

@@ -36,7 +36,10 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """One evaluation: undiscounted returns of the policy without noise, and how training stood."""
+    """One evaluation: undiscounted returns of the policy without noise, and how training stood.
+
+    ``action_rate`` is as in :class:`~robotsac.action_rate.ActionRate`.
+    """
 
     env_steps: int
     updates: int
@@ -46,6 +49,7 @@ class Evaluation:
     returns: tuple[float, ...]
     success_rate: float | None
     episode_steps: float
+    action_rate: float | None
     losses: dict[str, float]
     spent: dict[str, float]
 
@@ -64,6 +68,7 @@ class Evaluation:
             "returns": list(self.returns),
             "success_rate": self.success_rate,
             "episode_steps": self.episode_steps,
+            "action_rate": self.action_rate,
             **self.losses,
             "spent_s": {name: round(value, 2) for name, value in self.spent.items()},
         }

@@ -310,5 +310,5 @@ def test_a_childs_error_reaches_its_supervisor_with_all_it_says(tmp_path):
     [(49, 50, "success 98 % (49/50)"), (0, 50, "success 0 % (0/50)"), (0, 0, "success 0 % (0/0)")],
 )
 def test_the_success_line_is_what_scripts_look_for(successes, episodes, line):
-    result = Evaluation(episodes, successes, 0.0, 0.0, 0.0, 0, True, True, False)
+    result = Evaluation(episodes, successes, 0.0, 0.0, None, 0.0, 0, True, True, False)
     assert result.line() == line

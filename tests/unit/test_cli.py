@@ -429,9 +429,10 @@ def test_output_that_a_full_disk_does_not_take_is_an_error():
 
 
 def test_an_evaluation_of_no_episode_is_json_that_any_reader_takes():
-    none = Evaluation(0, 0, float("nan"), float("nan"), 0.0, 0, False, False, interrupted=True)
+    none = Evaluation(0, 0, float("nan"), float("nan"), None, 0.0, 0, False, False, interrupted=True)
     found = json.loads(evaluation_json(none), parse_constant=lambda word: pytest.fail(word))
     assert (found["mean_return"], found["mean_steps"], found["interrupted"]) == (None, None, True)
+    assert found["action_rate"] is None
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,8 @@ def test_an_evaluation_counts_whole_episodes_without_noise_on_the_held_out_ones(
     assert evaluation.returns == (150.0, 150.0, 150.0)
     assert evaluation.success_rate == pytest.approx(1 / 3)
     assert evaluation.episode_steps == 5
+    changes = 0.5 * np.diff(np.array(learning._exam.asked).reshape(3, 5))  # half of what is asked is applied
+    assert evaluation.action_rate == pytest.approx(np.sqrt(np.mean(changes**2))) and changes.any()
     assert learning._exam.held_out == [0, 1, 2]
     obs = np.array([0, 0], np.float32)
     assert learning._exam.asked[0] == learning.action(obs, np.zeros(1, np.float32))[0]
