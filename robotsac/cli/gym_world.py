@@ -82,7 +82,7 @@ class GymWorld:
         return np.clip(units, self._low, self._high).astype(self._space.dtype)
 
     def random_action(self) -> Vector:
-        """Uniform (Haarnoja et al. 2018a, appendix D)."""
+        """Uniform, as SAC implementations begin (Spinning Up, start_steps)."""
         return self._random.uniform(-1.0, 1.0, self.act_dim).astype(np.float32)
 
     def noise(self, size: int) -> Vector:

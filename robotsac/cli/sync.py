@@ -117,7 +117,7 @@ def _learning(
 
 def _open(settings: Settings, env_steps: int) -> Opened:
     """Worlds that are seeded for a run that has done ``env_steps``."""
-    from robotsac.learner.sync import Streams
+    from robotsac.learner.streams import Streams
 
     streams = Streams.of(settings.learn.seed, env_steps)
     if settings.config is not None:

@@ -12,13 +12,19 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from robotsac.config.base import Count, Finite, NotNegative, Positive, Share, Table
+from robotsac.config.base import Count, NotNegative, Positive, Share, Table
 from robotsac.config.entropy import GAUSSIAN_ENTROPY_NATS, SIGMA_MAX, squashed_sigma, widest_sigma
 
 UPDATES_PER_STEP_MAX = 5.0
 """Above, critics that nothing stabilises overfit the newest data and their values run away (Chen et al. 2021, section 3)."""
 ENSEMBLE = 5
 """A minimum over a random few, at most half, of at least this many critics stabilises too (Chen et al. 2021, figure 3)."""
+
+
+BETA_SIGMA_MIN = 0.016
+"""Of the Beta head's narrowest action in the middle: 1/√(2c + 1) at its largest concentrations c = 2001."""
+ALPHA_MIN, ALPHA_MAX = 1e-5, 10.0
+"""A learned α never leaves these bounds. At one of them for long, target entropy and reward scale do not fit each other."""
 
 
 def _device(name: str) -> str:
@@ -52,8 +58,9 @@ class LearnConfig(Table):
     # Actor.
     head: Literal["gaussian", "mixture", "beta"] = "gaussian"
     mixture_components: Annotated[int, Field(ge=1, le=16)] = 3
-    log_std_min: Finite = -5.0
-    log_std_max: Finite = 2.0
+    # Of log σ before squashing. Beyond these bounds σ or 1/σ is no number in float32, or squashing leaves nothing of it.
+    log_std_min: Annotated[float, Field(ge=-20, le=2)] = -5.0
+    log_std_max: Annotated[float, Field(ge=-20, le=2)] = 2.0
     actor_lr: Positive = 1e-3
     actor_delay: Count = 1
     policy_gradient: Literal["reparameterised", "score"] = "reparameterised"
@@ -64,7 +71,7 @@ class LearnConfig(Table):
 
     # Temperature: "auto" keeps the target entropy, a number is kept as it is.
     temperature: Literal["auto"] | Positive = "auto"
-    temperature_init: Positive = 0.02
+    temperature_init: Annotated[float, Field(ge=ALPHA_MIN, le=ALPHA_MAX)] = 0.02
     temperature_lr: Positive = 1e-3
     # Target entropy as the standard deviation of a Gaussian action, in normalised units, per dimension.
     target_sigma: Positive = 0.15
@@ -101,7 +108,7 @@ class LearnConfig(Table):
     publish_every_s: Positive = 1.0
     checkpoint_every_s: Positive = 30.0
     checkpoints_kept: Count = 2
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     @property
     def stabilised(self) -> bool:
@@ -137,7 +144,7 @@ class LearnConfig(Table):
                 f"have {math.log(2.0):.2f} nat; the temperature would grow without end"
             )
         if self.head == "beta":
-            return self
+            return self._beta_within_reach()
         narrowest, widest = squashed_sigma(math.exp(self.log_std_min)), widest_sigma(self.log_std_max)
         if self.target_sigma <= narrowest:
             raise ValueError(
@@ -150,6 +157,14 @@ class LearnConfig(Table):
             raise ValueError(
                 f"target_sigma {self.target_sigma:g} is at or above {components * widest:.3g}, which is what squashing and "
                 f"log_std_max {self.log_std_max:g} leave of the widest policy; the temperature would grow without end"
+            )
+        return self
+
+    def _beta_within_reach(self) -> Self:
+        if self.target_sigma <= BETA_SIGMA_MIN:
+            raise ValueError(
+                f"target_sigma {self.target_sigma:g} is at or below {BETA_SIGMA_MIN:g}, which is what the largest concentrations "
+                "leave of head 'beta'; the temperature would shrink without end"
             )
         return self
 

@@ -27,6 +27,8 @@ from robotsac.learner.sealed import Sealed, read_sealed, write_sealed
 
 SCHEMA = 2
 PREFIX = "checkpoint-"
+ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""What it keeps of each parameter."""
 WITHOUT_IT = "without it, the run goes on from the one before"
 
 
@@ -183,6 +185,7 @@ def restore_state(
     live, optimizers = _live_tensors(state), _optimizers(state)
     states = {name for name in tensors if name.rpartition(".")[0].rpartition(".")[0] in optimizers}
     unmatched = (live.keys() | generators.keys()) ^ (tensors.keys() - states)
+    unmatched |= _half_kept(optimizers, states)
     unmatched |= {name for name in live.keys() & tensors.keys() if live[name].shape != tensors[name].shape}
     if unmatched:
         raise CheckpointError(
@@ -200,6 +203,17 @@ def restore_state(
         parameter = _parameters(optimizers[group])[int(index)]
         # Assigned, not load_state_dict: that would cast the step counter, and Adam would not be where it was.
         optimizers[group].state[parameter][key] = tensors[name].to(parameter.device)
+
+
+def _half_kept(optimizers: Mapping[str, Optimizer], states: set[str]) -> set[str]:
+    """What is missing of or too much in an optimizer's state: it has all of Adam's for each parameter, or none before its
+    first step."""
+    wrong: set[str] = set()
+    for group, optimizer in optimizers.items():
+        kept = {name for name in states if name.startswith(f"{group}.")}
+        whole = {f"{group}.{index}.{key}" for index in range(len(_parameters(optimizer))) for key in ADAM}
+        wrong |= kept ^ whole if kept else set()
+    return wrong
 
 
 def _restore_prior(learning: Learning, manifest: Manifest) -> None:

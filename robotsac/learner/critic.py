@@ -116,7 +116,7 @@ def q_values(
 def bellman_target(
     reward: Tensor, terminal: Tensor, next_q: Tensor, next_log_prob: Tensor, alpha: Tensor, discount: Tensor | float
 ) -> Tensor:
-    """y = r + γ (1 − d) (min_i Q_θ̄i(s', a') − α log π(a'|s')) (Haarnoja et al. 2018b, eqs. 2, 3 and 5, section 5).
+    """y = r + γ (1 − d) (min_i Q_θ̄i(s', a') − α log π(a'|s')) (Haarnoja et al. 2018b, eqs. 2, 3 and 5; the minimum: section 6).
 
     The entropy of the next state stands inside the bracket: a terminal state has no value and no entropy.
 

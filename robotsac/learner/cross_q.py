@@ -1,4 +1,4 @@
-"""SAC with batch-normalised critics and no target networks (Bhatt et al. 2024, CrossQ, algorithm 1).
+"""SAC with batch-normalised critics and no target networks (Bhatt et al. 2024, CrossQ, section 3).
 
 One update:
 
@@ -8,8 +8,8 @@ One update:
 Adam's β1 is ½: without a target network that lags, momentum would carry the critics past a target that has moved.
 
 Departures from the published code: plain batch statistics instead of batch renormalisation with a warm-up, and no
-normalisation in the actor, which would have to be exported with it. Width is the configuration's (``critic_hidden``); the
-paper's critics are 2048 wide.
+normalisation in the actor, which would have to be exported with it. Width and the actor's delay are the configuration's
+(``critic_hidden``, ``actor_delay``); the paper's critics are 2048 wide, and its actor moves at every third update.
 """
 
 from __future__ import annotations

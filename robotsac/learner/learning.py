@@ -19,6 +19,7 @@ from robotsac.learner.limiter import Limiter
 from robotsac.learner.prior_data import WITHOUT, PriorLogs
 from robotsac.learner.replay import Batch, Replay
 from robotsac.learner.replay_log import LoggedBatch
+from robotsac.learner.streams import Streams
 from robotsac.learner.variants import create_algorithm
 
 
@@ -47,10 +48,10 @@ class Learning:
         self.device = device
         self.contract = contract
         self._learn = learn
-        # Streams of their own: how often one is drawn from does not shift another.
-        self.replay_generator = torch.Generator(device).manual_seed(learn.seed + 1)
-        self.noise_generator = torch.Generator(device).manual_seed(learn.seed + 2)
-        self.prior_generator = torch.Generator(device).manual_seed(learn.seed + 3)
+        streams = Streams.of(learn.seed)
+        self.replay_generator = torch.Generator(device).manual_seed(streams.replay)
+        self.noise_generator = torch.Generator(device).manual_seed(streams.update)
+        self.prior_generator = torch.Generator(device).manual_seed(streams.prior)
         self.state = create_algorithm(learn, contract.obs_dim, contract.act_dim, contract.control_rate_hz, device)
         self.replay = self._ring(learn.replay_capacity, self.replay_generator)
         self.assembler = self._new_assembler()

@@ -221,7 +221,9 @@ def update_actor_and_temperature(
     step(state.actor_adam, loss)
     log_prob = log_prob.detach()
     update_temperature(state, log_prob)
-    return {"actor_loss": loss.detach(), "entropy": -log_prob.mean(), "alpha": alpha}
+    # J_π itself: the score function's loss has its gradient, not its value.
+    value_of_loss = actor_loss(log_prob, value.detach(), alpha)
+    return {"actor_loss": value_of_loss, "entropy": -log_prob.mean(), "alpha": alpha}
 
 
 def _update_together(

@@ -22,33 +22,14 @@ from robotsac.learner.algorithm import discount_of
 from robotsac.learner.limiter import Limiter
 from robotsac.learner.outcomes import joiner_of
 from robotsac.learner.replay import Replay
+from robotsac.learner.streams import Streams
 from robotsac.learner.sync_progress import Evaluation, Plan, Spent
 from robotsac.learner.variants import create_algorithm
-from robotsac.learner.world import Seeds, Vector, World
+from robotsac.learner.world import Vector, World
 from robotsac.records import EpisodeEnd
 
 EPISODE_STEPS_MAX = 20_000
 """An evaluation episode of more steps does not end: twenty times the longest of gymnasium's own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Streams:
-    """Seeds of everything random in a run, each of its own; the weights' is ``learn.seed`` itself."""
-
-    world: Seeds
-    exam: Seeds
-    replay: int
-    update: int
-
-    @classmethod
-    def of(cls, seed: int, env_steps: int = 0) -> Streams:
-        """All of them, from one; neighbouring seeds give unrelated ones. 31 bits, which every environment takes.
-
-        Of a run that goes on after ``env_steps`` the world's are new ones, lest it sees its first episodes again.
-        """
-        drawn = _drawn(seed)
-        world = _drawn(seed, env_steps) if env_steps else drawn
-        return cls(Seeds(*world[:3]), Seeds(*drawn[3:6]), *drawn[6:])
 
 
 class TrainingDiverged(RobotsacError):
@@ -244,10 +225,6 @@ class SyncLearning:
             f"an evaluation episode has not ended after {EPISODE_STEPS_MAX:,} steps",
             reason="neither the environment nor its registration sets a limit of steps",
         )
-
-
-def _drawn(seed: int, *key: int) -> list[int]:
-    return [int(word) >> 1 for word in np.random.SeedSequence(seed % 2**64, spawn_key=key).generate_state(8)]
 
 
 def _require_possible(learn: LearnConfig, control_rate_hz: float | None) -> None:

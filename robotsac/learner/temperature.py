@@ -7,10 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from robotsac.config.learn import LearnConfig
-
-ALPHA_MIN, ALPHA_MAX = 1e-5, 10.0
-"""α never leaves these bounds. At one of them for long, target entropy and reward scale do not fit each other."""
+from robotsac.config.learn import ALPHA_MAX, ALPHA_MIN, LearnConfig
 
 
 def first_log_alpha(learn: LearnConfig, device: torch.device) -> Tensor:

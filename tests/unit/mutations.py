@@ -172,6 +172,10 @@ MUTATIONS = (
     Mutation(9, "ddpg: s' is not normalised", "learner.ddpg", _NORMALISED, _NORMALISED.replace("self.normaliser(batch.next_obs)", "batch.next_obs")),
     Mutation(9, "cross_q: s is not normalised", "learner.cross_q", _NORMALISED, _NORMALISED.replace("self.normaliser(batch.obs)", "batch.obs")),
     Mutation(9, "cross_q: s' is not normalised", "learner.cross_q", _NORMALISED, _NORMALISED.replace("self.normaliser(batch.next_obs)", "batch.next_obs")),
+    Mutation(9, "cross_q: running statistics are the newest batch's", "learner.batch_norm_critic", "running_mean.lerp_(mean, MOMENTUM)", "running_mean.lerp_(mean, 1.0 - MOMENTUM)"),
+    Mutation(9, "cross_q: running variance is the newest batch's", "learner.batch_norm_critic", "running_variance.lerp_(variance, MOMENTUM)", "running_variance.lerp_(variance, 1.0 - MOMENTUM)"),
+    Mutation(9, "cross_q: running statistics of (s, a) alone", "learner.batch_norm_critic", "self._remember(depth, mean.detach(), variance.detach())", "self._remember(depth, x[:, : len(obs)].mean(1, True).detach(), x[:, : len(obs)].var(1, keepdim=True, correction=0).detach())"),
+    Mutation(9, "cross_q: the actor asks by its batch's statistics", "learner.batch_norm_critic", "x, *self._running(depth))", "x, *reversed(torch.var_mean(x, dim=1, correction=0, keepdim=True)))"),
     Mutation(9, "sync: the policy acts on raw observations", "learner.sync", "state.actor.action(state.normaliser(given), drawn)", "state.actor.action(given, drawn)"),
     # 10: what runs
     Mutation(10, "targets move by 1 - τ", "learner.critic", _LERP, _LERP.replace("polyak)", "1.0 - polyak)")),

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from robotsac.config import LearnConfig, load_config, load_learner_settings
 from robotsac.config.entropy import SIGMA_MAX, squashed_sigma, widest_sigma
-from robotsac.config.learn import ENSEMBLE, UPDATES_PER_STEP_MAX
+from robotsac.config.learn import ALPHA_MAX, ALPHA_MIN, BETA_SIGMA_MIN, ENSEMBLE, UPDATES_PER_STEP_MAX
 from robotsac.errors import ConfigError
 
 CORRECTED = {"correction": "symplectic", "activation": "silu"}
@@ -107,6 +107,21 @@ def test_a_correction_is_refused_where_its_game_is_not_the_one_that_is_played(
         LearnConfig.model_validate(learn)
 
 
+@pytest.mark.parametrize(
+    ("learn", "limit"),
+    [
+        ({"log_std_max": 2000.0}, "less than or equal to 2"),
+        ({"log_std_min": -200.0}, "greater than or equal to -20"),
+        ({"temperature_init": 1e-9}, f"greater than or equal to {ALPHA_MIN:g}"),
+        ({"temperature_init": 100.0}, f"less than or equal to {ALPHA_MAX:g}"),
+        ({"seed": 2**63}, "less than"),
+        ({"seed": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_what_float32_or_a_generator_cannot_hold_is_refused_with_its_limit(learn: dict[str, Any], limit: str) -> None:
+    assert limit in refusal(learn) and next(iter(learn)) in refusal(learn)
+
+
 # --- target entropy ----------------------------------------------------------------------------------------------
 
 
@@ -127,6 +142,7 @@ def test_less_entropy_than_the_narrowest_policy_has_is_refused() -> None:
     assert "narrowest" in refusal({"log_std_min": -2.0, "target_sigma": 0.999 * least})
     assert LearnConfig.model_validate({"log_std_min": -2.0, "target_sigma": 1.001 * least})
     assert LearnConfig.model_validate({"head": "beta", "log_std_min": -2.0, "target_sigma": 0.1})  # has no log_std
+    assert "largest concentrations" in refusal({"head": "beta", "target_sigma": BETA_SIGMA_MIN})
 
 
 @pytest.mark.parametrize("log_std_max", [-2.0, -1.0, -0.5, 0.0, 2.0])

@@ -229,6 +229,19 @@ def test_tensors_that_do_not_fit_are_refused_by_name(log_path: Path) -> None:
     assert "actor.layers.0.weight" in refused.value.reason
 
 
+@pytest.mark.parametrize("lost", ["adam.critic.0.exp_avg_sq", "adam.critic.0.", "adam.actor.0.step"])
+def test_half_of_an_optimizers_state_is_refused_by_name(log_path: Path, lost: str) -> None:
+    """With fresh moments beside old ones, or none of one parameter's, Adam would go on as nobody has seen it go."""
+    learning = new_learning()
+    absorb_until(learning, log_path, ALL_ROWS)
+    for _ in range(2):
+        learning.update()
+    tensors = {name: tensor for name, tensor in learning_tensors(learning).items() if not name.startswith(lost)}
+    with pytest.raises(CheckpointError) as refused:
+        restore(new_learning(), manifest_of(learning), tensors)
+    assert lost in refused.value.reason
+
+
 # --- every variant and option ------------------------------------------------------------------------------------
 
 SILU = {"activation": "silu"}

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.distributions import AffineTransform, TransformedDistribution
 from torch.distributions import Beta as TorchBeta
 
-from robotsac.learner.heads.beta import X_MIN, log_density, with_pathwise_gradient
+from robotsac.config.learn import BETA_SIGMA_MIN
+from robotsac.learner.heads.beta import EXCESS_MAX, X_MIN, log_density, with_pathwise_gradient
 from robotsac.learner.heads.gamma import CANDIDATES, gamma
 
 Polynomial = Callable[[Tensor], Tensor]
@@ -25,9 +26,8 @@ def _one_thread() -> None:
 
 def raw_for(a: float, b: float, rows: int = 1) -> Tensor:
     """(rows, 2) whose concentrations are a and b (float64); 1 is that of −50 to within 2e-22."""
-    return (
-        torch.tensor([[math.log(math.expm1(c - 1.0)) if c > 1.0 else -50.0 for c in (a, b)]]).double().expand(rows, 2)
-    )
+    excess = [(c - 1.0) / (1.0 - (c - 1.0) / EXCESS_MAX) for c in (a, b)]
+    return torch.tensor([[math.log(math.expm1(e)) if e else -50.0 for e in excess]]).double().expand(rows, 2)
 
 
 # --- density and samples -------------------------------------------------------------------------------------------
@@ -79,6 +79,16 @@ def test_silence_is_the_mean() -> None:
     assert float(BETA.action(raw_for(3.0, 1.0), torch.zeros(1, BETA.noises))) == pytest.approx(0.5)
 
 
+def test_concentrations_are_bounded_where_float32_still_has_their_density() -> None:
+    a, b = BETA.parameters(torch.tensor([[1e9, -1e9]]))
+    assert (float(a), float(b)) == (pytest.approx(1.0 + EXCESS_MAX, rel=1e-4), 1.0)
+    # The variance of 2x − 1 with both at c is 1/(2c + 1).
+    assert (2.0 * float(a) + 1.0) ** -0.5 == pytest.approx(BETA_SIGMA_MIN, rel=0.02)
+    raw = torch.tensor([[3e4, -5.0]], requires_grad=True)
+    torch.stack(BETA.parameters(raw)).sum().backward()
+    assert raw.grad is not None and bool((raw.grad > 0).all()), "a policy finds its way back"
+
+
 @pytest.mark.parametrize(("concentration", "tolerance"), [(20.0, 1e-4), (2000.0, 1e-2)])
 def test_density_in_float32_agrees_with_float64(concentration: float, tolerance: float) -> None:
     x = torch.linspace(0.01, 0.99, 99)
@@ -116,12 +126,13 @@ def test_pathwise_gradient_is_the_implicit_one_where_the_cdf_is_a_power() -> Non
 
 @pytest.mark.parametrize(("a", "b"), [(1.2, 1.2), (1.5, 4.0), (22.0, 22.0), (300.0, 40.0)])
 def test_gradients_of_the_mean_are_the_analytic_ones(a: float, b: float) -> None:
-    # d E[x]/da = b/(a + b)², d E[x]/db = −a/(a + b)²; the raw output's by softplus' derivative.
+    # d E[x]/da = b/(a + b)², d E[x]/db = −a/(a + b)²; the raw output's by the derivatives of softplus and of its bound.
     rows = 50_000
     raw = raw_for(a, b, rows).clone().requires_grad_()
     ((BETA.sample(raw, noise_for(BETA, rows, seed=3)).action + 1.0) / 2.0).sum().backward()
     assert raw.grad is not None
-    expected = torch.tensor([b, -a]).double() / (a + b) ** 2 * torch.sigmoid(raw.detach()[0])
+    bounded = (1.0 - (torch.tensor([a, b]).double() - 1.0) / EXCESS_MAX) ** 2
+    expected = torch.tensor([b, -a]).double() / (a + b) ** 2 * torch.sigmoid(raw.detach()[0]) * bounded
     error = raw.grad.std(dim=0) / math.sqrt(rows)
     # torch's series are good to a part in a thousand.
     assert bool(((raw.grad.mean(dim=0) - expected).abs() < 4 * error + 2e-3 * expected.abs()).all())

@@ -58,6 +58,9 @@ def test_log_std_is_in_the_middle_at_zero_and_has_a_gradient_far_out() -> None:
     got.sum().backward()
     assert float(got[0].detach()) == pytest.approx(-1.5)
     assert raw.grad is not None and bool((raw.grad > 0).all())
+    far = torch.tensor([-8.5, 8.5], requires_grad=True)
+    bounded_log_std(far, -5.0, 2.0).sum().backward()
+    assert far.grad is not None and bool((far.grad > 0).all())
 
 
 def test_log_prob_is_summed_over_dimensions_and_one_per_row() -> None:

@@ -23,6 +23,7 @@ from robotsac.learner.learning import Learning
 from robotsac.learner.prior_data import find_log
 from robotsac.learner.replay import Replay
 from robotsac.learner.replay_log import ReplayLog
+from robotsac.learner.streams import Streams
 from robotsac.records import EpisodeEnd, Records, transitions
 
 CPU = torch.device("cpu")
@@ -98,9 +99,8 @@ def test_boots_in_turn_give_what_the_assembler_makes_of_them_row_by_row(tmp_path
         rows = log.read_after(0, 1000)
     learning = learning_with(tmp_path, n_step=n_step)
     assembler = Assembler(n_step, discount_of(learning._learn, 50))
-    ring = Replay(
-        200, OBS_DIM, ACT_DIM, CPU, torch.Generator().manual_seed(learning._learn.seed + 3), with_steps=n_step > 1
-    )
+    generator = torch.Generator().manual_seed(Streams.of(learning._learn.seed).prior)
+    ring = Replay(200, OBS_DIM, ACT_DIM, CPU, generator, with_steps=n_step > 1)
     for row in rows:
         ring.append(assembler.add(row)[0])
     assert learning.prior is not None and learning.prior.total == ring.total > 100

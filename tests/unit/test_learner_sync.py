@@ -22,7 +22,8 @@ from robotsac.config import load_config, load_learner_settings
 from robotsac.config.entropy import GAUSSIAN_ENTROPY_NATS
 from robotsac.errors import ConfigError, DriverUnavailable, RobotsacError
 from robotsac.learner.outcomes import SeveralSteps, SingleSteps
-from robotsac.learner.sync import Hooks, Plan, Streams, SyncLearning
+from robotsac.learner.streams import Streams
+from robotsac.learner.sync import Hooks, Plan, SyncLearning
 from robotsac.learner.sync_progress import Evaluation
 from robotsac.learner.world import Outcome, Seeds
 from robotsac.records import EpisodeEnd, Flag, record_dtype, transitions
@@ -183,10 +184,10 @@ def test_seeds_are_all_different_and_neighbouring_runs_share_none():
     def numbers(seed: int) -> list[int]:
         streams = Streams.of(seed)
         of_worlds = [s for w in (streams.world, streams.exam) for s in (w.episodes, w.random_action, w.noise)]
-        return [*of_worlds, streams.replay, streams.update]
+        return [*of_worlds, streams.replay, streams.update, streams.prior]
 
-    drawn = [number for seed in range(-2, 20) for number in numbers(seed)]
-    assert len(set(drawn)) == len(drawn) == 22 * 8
+    drawn = [number for seed in range(22) for number in numbers(seed)]
+    assert len(set(drawn)) == len(drawn) == 22 * 9
     assert all(0 <= number < 2**31 for number in drawn)
 
 

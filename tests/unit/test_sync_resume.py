@@ -24,7 +24,8 @@ from robotsac.cli.gym_world import GymWorld, make_env
 from robotsac.errors import CheckpointError, StorageError
 from robotsac.learner.checkpoint import state_tensors
 from robotsac.learner.sealed import MANIFEST_FILE, TENSORS_FILE
-from robotsac.learner.sync import Hooks, Plan, Streams, SyncLearning
+from robotsac.learner.streams import Streams
+from robotsac.learner.sync import Hooks, Plan, SyncLearning
 from robotsac.learner.sync_checkpoint import SyncCheckpoints
 from robotsac.learner.sync_progress import Evaluation
 from robotsac.lock import FileLock

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from robotsac.learner.actor import Actor
 from robotsac.learner.algorithm import Algorithm, Noise
-from robotsac.learner.batch_norm_critic import EPS
+from robotsac.learner.batch_norm_critic import EPS, MOMENTUM
 from robotsac.learner.cross_q import CrossQState
 from robotsac.learner.ddpg import DdpgState, update_actor
 from robotsac.learner.replay import Batch
@@ -197,6 +197,37 @@ def test_bug_07_cross_q_discounts_a_row_of_k_steps_k_times() -> None:
     noise = noise_for(state, rows=len(batch))
     wanted = loss_by_hand(*q_and_targets_by_hand(state, batch, noise))
     assert float(state.update(batch, noise)["critic_loss"]) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_bug_09_cross_qs_running_statistics_move_by_a_hundredth_towards_the_joint_batch() -> None:
+    """The other way round, or of (s, a) alone, the actor asks critics that the critics' own loss has never seen."""
+    state, batch = known_cross_q(), some_batch()
+    noise = noise_for(state, rows=len(batch))
+    drawn = [policy_by_hand(state, o, z)[0] for o, z in zip(batch.next_obs, noise.next_action, strict=True)]  # type: ignore[arg-type]
+    pairs = ((batch.obs, batch.action.tolist()), (batch.next_obs, drawn))
+    rows = [[*o.tolist(), *a] for obs, actions in pairs for o, a in zip(obs, actions, strict=True)]
+    joint = torch.tensor(rows, dtype=torch.float64)
+    state.update(batch, noise)
+    found = {name: buffer.double().flatten() for name, buffer in state.critic.named_buffers()}
+    width = joint.shape[1]
+    for which in (slice(0, width), slice(width, 2 * width)):  # of either critic
+        assert torch.allclose(found["mean0"][which], MOMENTUM * joint.mean(dim=0), atol=1e-7)
+        variance = 1.0 - MOMENTUM + MOMENTUM * joint.var(dim=0, correction=0)
+        assert torch.allclose(found["variance0"][which], variance, atol=1e-6)
+
+
+def test_bug_09_cross_qs_actor_asks_by_the_running_statistics() -> None:
+    """By those of the batch of its own actions, the critics would answer another question than they were trained on."""
+    state, batch = known_cross_q(), some_batch()
+    mean, variance = (torch.linspace(low, 2.0, 10).reshape(2, 1, 5) for low in (-1.0, 0.5))
+    state.critic.mean0.copy_(mean)  # type: ignore[operator]
+    state.critic.variance0.copy_(variance)  # type: ignore[operator]
+    q = state.critic.frozen(batch.obs, batch.action).detach()
+    weight, bias = (part.detach().double() for part in (state.critic.layers[0].weight, state.critic.layers[0].bias))
+    x = torch.cat((batch.obs, batch.action), dim=1).double()
+    for which in range(2):
+        normed = (x - mean[which].double()) / (variance[which].double() + EPS).sqrt()
+        assert torch.allclose(q[which].double(), (normed @ weight[which] + bias[which])[:, 0], atol=1e-5)
 
 
 # --- any algorithm -----------------------------------------------------------------------------------------------

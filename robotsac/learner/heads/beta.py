@@ -1,7 +1,7 @@
 """The Beta head: bounded by nature, no squashing (Chou, Maturana and Scherer 2017).
 
 x ~ Beta(a, b) is G_a / (G_a + G_b) of two Gamma numbers (``gamma``); a = 2x − 1 is the action. Its derivative along a
-sample of constant F(x; a, b) is torch's own (implicit reparameterisation: Figurnov, Mohamed and Mnih 2018, eq. 5).
+sample of constant F(x; a, b) is torch's own (implicit reparameterisation: Figurnov, Mohamed and Mnih 2018, section 3).
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from robotsac.learner.heads.gamma import CANDIDATES, gamma
 from robotsac.learner.heads.head import Draw, unless_silent
 
 _LOG_2 = math.log(2.0)
+EXCESS_MAX = 2000.0
+"""Concentrations stay below 1 + this: σ is 0.016 at the least, in the middle. Far above, log Γ of large numbers takes float32's
+digits: at 5e4 it is 2.6 nat of log π."""
 X_MIN = 1e-6
 """x is kept this far from 0 and 1, where the density of some Beta is infinite; 1 − 1e-6 is below 1 in float32, and so is the
 action 1 − 2e-6. An epsilon below 6e-8 would do nothing at the upper end."""
@@ -25,7 +28,8 @@ action 1 − 2e-6. An epsilon below 6e-8 would do nothing at the upper end."""
 
 @dataclass(frozen=True, slots=True)
 class Beta:
-    """a = 2x − 1, x ~ Beta(1 + softplus(·), 1 + softplus(·)): one maximum, never at the border."""
+    """a = 2x − 1, x ~ Beta(1 + s(·), 1 + s(·)), s(·) = softplus(·) / (1 + softplus(·) / EXCESS_MAX): one maximum, at the
+    border only where the other concentration is 1."""
 
     outputs: int = 2
     noises: int = 4 * CANDIDATES
@@ -47,13 +51,14 @@ class Beta:
         return Draw(2.0 * x - 1.0, (log_density(x, a, b) - _LOG_2).sum(dim=-1))
 
     def parameters(self, raw: Tensor) -> tuple[Tensor, Tensor]:
-        """(b, 2·act_dim) → both concentrations, (b, act_dim) each, at least 1."""
+        """(b, 2·act_dim) → both concentrations, (b, act_dim) each, from 1 to 1 + EXCESS_MAX."""
         a, b = self._concentrations(raw).unbind(dim=1)
         return a, b
 
     def _concentrations(self, raw: Tensor) -> Tensor:
         """(b, 2·act_dim) → (b, 2, act_dim)."""
-        return 1.0 + softplus(raw).reshape(raw.shape[0], 2, raw.shape[1] // 2)
+        excess = softplus(raw).reshape(raw.shape[0], 2, raw.shape[1] // 2)
+        return 1.0 + excess / (1.0 + excess / EXCESS_MAX)
 
 
 def log_density(x: Tensor, a: Tensor, b: Tensor) -> Tensor:

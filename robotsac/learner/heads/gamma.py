@@ -8,7 +8,7 @@ from torch import Tensor
 from robotsac.learner.heads.head import first, uniform
 
 CANDIDATES = 4
-"""Each is accepted with a probability of at least 0.95 at α ≥ 1; that none is, happens once in 180,000 draws at α = 1, and never above 5."""
+"""Each is accepted with a probability of at least 0.95 at α ≥ 1; that none is, happens once in 180,000 draws at α = 1, once in 10⁹ at 5."""
 ROOT_MIN = 1e-10
 """Of v = root³: a root below 0 is cut off here, where the test's log v refuses it at any α."""
 

@@ -54,7 +54,8 @@ class TanhGaussian:
 
 
 def bounded_log_std(raw: Tensor, log_std_min: float, log_std_max: float) -> Tensor:
-    """Map any ``raw`` smoothly into [log_std_min, log_std_max]; unlike a clamp it has a gradient everywhere.
+    """Map any ``raw`` smoothly into [log_std_min, log_std_max]; unlike a clamp it has a gradient beyond where it is needed,
+    in float32 up to \\|raw\\| = 9.
 
     0 maps to the middle. Same shape as ``raw``.
     """

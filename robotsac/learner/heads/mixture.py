@@ -2,7 +2,7 @@
 
 The CDF F(z; θ) = Σ_k w_k Φ((z − μ_k)/σ_k) has no closed inverse, so z cannot be written as a function of θ and noise.
 Its derivative can: along a sample of constant F, dz/dθ = −(∂F/∂θ) / q(z) (implicit reparameterisation: Figurnov, Mohamed
-and Mnih 2018, eq. 5). A draw picks a component and a point of it; the derivative is attached to the finished sample.
+and Mnih 2018, section 3). A draw picks a component and a point of it; the derivative is attached to the finished sample.
 
 It moves probability along z. Between components that stand apart there is a gap, where q is small and dz/dw large: the
 gradient of the weights is right on average, but rare and long. Where a task has modes that must be weighed against each
@@ -91,7 +91,7 @@ def _log_parts(z: Tensor, log_weight: Tensor, mean: Tensor, log_std: Tensor) -> 
 
 
 def with_implicit_gradient(z: Tensor, log_weight: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """``z`` as it is, with dz/dθ = −(∂F/∂θ)/q(z) attached (Figurnov et al. 2018, eq. 5), in closed form:
+    """``z`` as it is, with dz/dθ = −(∂F/∂θ)/q(z) attached (Figurnov et al. 2018, section 3), in closed form:
 
         dz/dμ_k = r_k,   dz/d log σ_k = r_k (z − μ_k),   dz/d log w_k = −w_k Φ_k(z) / q(z),   r_k = w_k N_k(z) / q(z)
 
