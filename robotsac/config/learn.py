@@ -90,7 +90,8 @@ class LearnConfig(Table):
     # Rewards of so many steps, then the bootstrap; never across the end of an episode.
     n_step: Annotated[int, Field(ge=1, le=20)] = 1
 
-    # Data.
+    # Data. normalise_obs: by the mean and spread of all observations so far, for worlds that do not scale theirs.
+    normalise_obs: bool = False
     batch_size: Count = 256
     replay_capacity: Count = 1_000_000
     # Replay logs of earlier runs on the same robot and task, and the share of each batch that comes from them.

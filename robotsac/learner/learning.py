@@ -16,6 +16,7 @@ from robotsac.errors import ConfigError
 from robotsac.learner.algorithm import discount_of
 from robotsac.learner.assembler import Assembler, Episode
 from robotsac.learner.limiter import Limiter
+from robotsac.learner.obs_statistics import ObsStatistics
 from robotsac.learner.prior_data import WITHOUT, PriorLogs
 from robotsac.learner.replay import Batch, Replay
 from robotsac.learner.replay_log import LoggedBatch
@@ -34,6 +35,7 @@ class Learning:
         device: where everything lies.
 
     Attributes:
+        observed: statistics of this run's observations, if they are asked for.
         prior: the ring of prior data; ``None`` = none.
         prior_rows: the last row that was read of each log of it.
 
@@ -54,6 +56,7 @@ class Learning:
         self.prior_generator = torch.Generator(device).manual_seed(streams.prior)
         self.state = create_algorithm(learn, contract.obs_dim, contract.act_dim, contract.control_rate_hz, device)
         self.replay = self._ring(learn.replay_capacity, self.replay_generator)
+        self.observed = ObsStatistics(contract.obs_dim, learn.normalise_obs)
         self.assembler = self._new_assembler()
         self.limiter = Limiter.of(settings)
         self.row = 0
@@ -70,6 +73,7 @@ class Learning:
             transitions, finished = self.assembler.add(batch)
             if len(transitions):
                 self.replay.append(transitions)
+                self.observed.add(transitions.obs, self.state.normaliser)
             episodes.extend((batch.row, episode) for episode in finished)
             self.row = batch.row
         return episodes

@@ -39,9 +39,9 @@ class Shape:
 
 
 class Normaliser(nn.Module):
-    """(obs − mean) / std with fixed buffers, (b, obs_dim) → (b, obs_dim).
+    """(obs − mean) / std, (b, obs_dim) → (b, obs_dim).
 
-    The codec scales observations already, so the buffers start as identity. They are part of every checkpoint and of
+    The identity at first, and for good unless ``obs_statistics`` moves it. Its buffers are part of every checkpoint and of
     every exported graph, so that a policy can never be run with other statistics than it was trained with.
     """
 

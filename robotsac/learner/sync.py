@@ -20,6 +20,7 @@ from robotsac.config.learn import LearnConfig
 from robotsac.errors import ConfigError, RobotsacError
 from robotsac.learner.algorithm import discount_of
 from robotsac.learner.limiter import Limiter
+from robotsac.learner.obs_statistics import ObsStatistics
 from robotsac.learner.outcomes import joiner_of
 from robotsac.learner.replay import Replay
 from robotsac.learner.streams import Streams
@@ -60,6 +61,7 @@ class SyncLearning:
     Attributes:
         env_steps, episodes, spent: so far; ``evaluated_at``: how many steps at the last evaluation.
         generators: of minibatches and of the noise in updates, by name.
+        observed: statistics of the observations, if they are asked for.
         losses: of the last updates, unread on the device; the actor's may be older than the critics'.
 
     Raises:
@@ -87,6 +89,7 @@ class SyncLearning:
         self.generators = {"generator.replay": replay, "generator.noise": noise}
         capacity = min(learn.replay_capacity, plan.steps)
         self.replay = Replay(capacity, *dims, device, replay, with_steps=learn.n_step > 1)
+        self.observed = ObsStatistics(world.obs_dim, learn.normalise_obs)
         self._joiner = joiner_of(learn.n_step, discount_of(learn, rate_hz), *dims)
         self.learn, self.world, self._exam, self.device = learn, world, exam, device
         self._limiter = Limiter(learn.updates_per_step, learn.start_steps, slack_steps=0, room_records=1)
@@ -143,6 +146,7 @@ class SyncLearning:
         self.env_steps += 1
         if (made := self._joiner.add(obs, outcome)) is not None:
             self.replay.append(made)
+            self.observed.add(made.obs, self.state.normaliser)
         if outcome.end is EpisodeEnd.RUNNING:
             after = outcome.obs
         else:

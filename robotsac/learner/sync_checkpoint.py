@@ -90,6 +90,7 @@ class SyncCheckpoints:
                 return
             tensors = state_tensors(learning.state, learning.generators)
             tensors |= {f"{LOSS}{name}": loss.detach().cpu().clone() for name, loss in learning.losses.items()}
+            tensors |= {name: tensor.clone() for name, tensor in learning.observed.tensors().items()}
             write_sealed(path, tensors, self._manifest(learning, evaluations, lives, replay))
             for old in self.paths():
                 if old != path:
@@ -135,8 +136,11 @@ class SyncCheckpoints:
                 command=f"--set learn.device={manifest.device}",
             )
         losses = {name.removeprefix(LOSS): tensor for name, tensor in tensors.items() if name.startswith(LOSS)}
-        state = {name: tensor for name, tensor in tensors.items() if not name.startswith(LOSS)}
+        observed = learning.observed.tensors()
+        state = {name: tensor for name, tensor in tensors.items() if not name.startswith(LOSS) and name not in observed}
         restore_state(learning.state, learning.generators, state, shlex.join(("rm", "-r", str(path))))
+        for name, tensor in observed.items():
+            tensor.copy_(tensors[name])
         learning.losses = {name: tensor.to(learning.device) for name, tensor in losses.items()}
         self._files.read(learning.replay, manifest.replay, manifest.transitions)
         for name, generator in learning.world.generators().items():

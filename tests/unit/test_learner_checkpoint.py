@@ -261,6 +261,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "droq": {"critic_dropout": 0.1, "actor_delay": 3},
     "batch norm": {"critic": "batch_norm"},
     "n step": {"n_step": 4},
+    "normalised observations": {"normalise_obs": True},
     "smooth": {"smooth_time": 0.5, "smooth_space": 0.5},
     "smooth ddpg": {"variant": "ddpg", "smooth_time": 0.5, "smooth_space": 0.5},
     "prior data": {"prior_data": "here"},

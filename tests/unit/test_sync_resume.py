@@ -88,6 +88,7 @@ def restored(folder: Path, learning: SyncLearning) -> tuple[SyncLearning, tuple[
         {"variant": "sac_v1", "temperature": 0.2},
         {"critic": "batch_norm", "critic_layer_norm": False},
         {"critics": 5, "critic_dropout": 0.1, "head": "mixture"},
+        {"normalise_obs": True},
     ],
     ids=lambda changes: "-".join(changes) or "sac",
 )

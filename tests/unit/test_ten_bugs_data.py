@@ -207,3 +207,16 @@ def test_bug_08_on_the_arm_each_observation_is_followed_by_the_one_its_action_le
     before[first] = run.q_before
     np.testing.assert_allclose(made.obs[:, :n] * math.pi, before, atol=1e-5)
     np.testing.assert_allclose(made.next_obs[:, :n] * math.pi, run.q_after, atol=1e-5)
+
+
+def test_bug_09_statistics_are_those_of_what_the_log_brought_however_it_was_cut() -> None:
+    """Counted at each update instead, what is drawn often would count often, and a resumed run would count it twice."""
+    run = noisy_run(120, seed=6)
+    learning = absorbed(run, normalise_obs=True)
+    for _ in range(20):
+        learning.update()
+    obs = transitions(run).obs.astype(np.float64)
+    assert learning.observed.count == len(obs) > 80
+    np.testing.assert_allclose(learning.state.normaliser.mean, obs.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(learning.state.normaliser.std, obs.std(axis=0), rtol=1e-5)
+    assert absorbed(run).state.normaliser.std.tolist() == [1.0] * OBS_DIM, "only where it is asked for"

@@ -123,3 +123,17 @@ def test_bug_09_in_the_sync_loop_the_policy_acts_on_what_it_was_trained_on() -> 
     learning.state.normaliser.std.fill_(4.0)
     obs, noise = np.array([10.0, -6.0, 2.5], np.float32), np.full(ACT_DIM, 0.3, np.float32)
     assert learning.action(obs, noise).tolist() == plain.action((obs - 2.0) / 4.0, noise).tolist()
+
+
+def test_bug_09_in_the_sync_loop_statistics_are_those_of_fresh_steps_and_nothing_else_moves_them() -> None:
+    """Updates and evaluations see observations again: counted there, policy and critics chase their own replay."""
+    learning = sync(40, start_steps=10, normalise_obs=True, discount=DISCOUNT)
+    obs = rows_of_run(learning).obs
+    assert (learning.observed.count, len(obs)) == (40, 40) and learning.state.updates > 0
+    wanted = learning.state.normaliser.mean.tolist(), learning.state.normaliser.std.tolist()
+    assert wanted == (pytest.approx(obs.mean(dim=0).tolist()), pytest.approx(obs.std(dim=0, correction=0).tolist()))
+    for _ in range(1000):
+        learning.update()
+    learning.evaluate(Hooks())
+    assert learning.observed.count == 40
+    assert (learning.state.normaliser.mean.tolist(), learning.state.normaliser.std.tolist()) == wanted
