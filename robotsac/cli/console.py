@@ -73,7 +73,8 @@ def _look_at_robot(typed: list[str]) -> str:
     files = [value for option, value in options if option == "--config"]
     try:
         if robot is None:
-            return edit_command(find_config(Path(files[-1]))) if files else SHOW_KEYS
+            in_file = files and "--set" not in dict(options)
+            return edit_command(find_config(Path(files[-1]))) if in_file else SHOW_KEYS
         return robot_command(robot, laid_over=bool(files) or "--set" in dict(options))
     except ConfigError as nowhere:
         return nowhere.command

@@ -121,6 +121,7 @@ def _show(file: Path, info: BundleInfo, check: BundleCheck) -> None:
     published = {True: "as published", False: "NOT as published", None: "nothing here says what was published"}
     facts = Table.grid(padding=(0, 2, 0, 0))
     shown = {key: value for key, value in _summary(info).items() if key not in ("observation", "action")}
+    shown["learn"] = info.learn or "the defaults"
     shown |= {"sha256": f"{check.sha256[:16]}, {published[check.as_published]}", "golden outputs": check.golden}
     for key, value in shown.items():
         facts.add_row(f"  {key}", Text(_for_people(value)))
@@ -153,6 +154,7 @@ def _summary(info: BundleInfo) -> dict[str, object]:
         "run": info.run_id,
         "version": info.version,
         "updates": info.updates,
+        "learn": info.learn,
         "task": contract.task,
         "task_parameters": contract.task_parameters,
         "joints": list(contract.joint_names),

@@ -166,11 +166,13 @@ class SyncRun:
         if self._contract is None or not state.updates:
             return
         from robotsac.learner.export import PolicyExporter
+        from robotsac.learner.resume_rules import chosen
         from robotsac.policy.store import BundleStore
 
         self._status.update("exporting the policy")
         digest = sha256((self._folder / CONFIG_FILE).read_bytes()).hexdigest()
-        exporter = PolicyExporter(state.normaliser, state.actor, self._contract, self._folder.name, digest)
+        told = chosen(self._learning.learn)
+        exporter = PolicyExporter(state.normaliser, state.actor, self._contract, self._folder.name, digest, told)
         exporter.prepare()
         BundleStore(self._folder / "policies").publish(exporter.bundle(self._lives, state.updates), self._lives)
 

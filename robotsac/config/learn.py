@@ -17,6 +17,7 @@ from robotsac.config.entropy import GAUSSIAN_ENTROPY_NATS, SIGMA_MAX, squashed_s
 
 UPDATES_PER_STEP_MAX = 5.0
 """Above, critics that nothing stabilises overfit the newest data and their values run away (Chen et al. 2021, section 3)."""
+HORIZON_S = 0.4
 ENSEMBLE = 5
 """A minimum over a random few, at most half, of at least this many critics stabilises too (Chen et al. 2021, figure 3)."""
 
@@ -84,9 +85,9 @@ class LearnConfig(Table):
     # DDPG's exploration noise, normalised action units.
     exploration_sigma: Positive = 0.1
 
-    # Discount as a horizon in seconds: gamma = 1 - 1 / (horizon_s * control_rate_hz); or as it is.
-    horizon_s: Positive = 0.4
-    discount: Annotated[float, Field(ge=0, lt=1)] | None = None
+    # Discount per control step: from a horizon in seconds, gamma = 1 - 1 / (horizon_s * control_rate_hz); or as it is.
+    discount: Literal["from_horizon"] | Annotated[float, Field(ge=0, lt=1)] = "from_horizon"
+    horizon_s: Positive = HORIZON_S
     # Rewards of so many steps, then the bootstrap; never across the end of an episode.
     n_step: Annotated[int, Field(ge=1, le=20)] = 1
 
@@ -98,7 +99,7 @@ class LearnConfig(Table):
     prior_data: tuple[str, ...] = ()
     prior_share: Share = 0.5
     # Critic updates per new transition, and the slack (in transitions) before either side waits for the other.
-    updates_per_step: Positive = 2.0
+    updates_per_step: Annotated[float, Field(gt=0, le=64)] = 2.0
     slack_steps: Count = 200
     start_steps: Count = 300
 
@@ -110,6 +111,14 @@ class LearnConfig(Table):
     checkpoint_every_s: Positive = 30.0
     checkpoints_kept: Count = 2
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+    def require_horizon(self, control_rate_hz: float) -> None:
+        """Raises ValueError: the horizon is not longer than a control step, which leaves no discount."""
+        if self.discount == "from_horizon" and self.horizon_s * control_rate_hz <= 1.0:
+            raise ValueError(
+                f"learn.horizon_s {self.horizon_s:g} s is not longer than one control step of {1 / control_rate_hz:.3g} s: "
+                "the discount would be 0 or below"
+            )
 
     @property
     def stabilised(self) -> bool:
@@ -211,6 +220,9 @@ class LearnConfig(Table):
     def _wrong_for_data(self) -> dict[str, bool]:
         of_prior = round(self.prior_share * self.batch_size)
         return {
+            f"horizon_s {self.horizon_s:g} has no effect beside discount {self.discount}: set discount to 'from_horizon'": (
+                self.discount != "from_horizon" and self.horizon_s != HORIZON_S
+            ),
             "smooth_time compares neighbouring steps, and with n_step above 1 the replay has none": self.smooth_time > 0
             and self.n_step > 1,
             f"prior_share {self.prior_share:g} of batch_size {self.batch_size} is {of_prior}: with prior_data, both prior "

@@ -9,6 +9,7 @@ nearest valid one.
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,8 @@ from robotsac.errors import ROBOT_FILE, ConfigError, path_command
 Tree = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 INCLUDE_DEPTH_MAX = 8
+ALTERNATIVE = re.compile(r"literal\[.*\]|constrained-\w+")
+"""What pydantic adds to the place of a mistake where the value may be of several kinds: which of them was tried."""
 # Comes with the package and is valid: where a key stands and what it may hold can be seen there.
 SHOW_KEYS = "robotsac config show --robot arm0"
 PLUGIN_TABLES: dict[tuple[str, ...], type[BaseModel]] = {("robot", "driver"): DriverConfig, ("task",): TaskConfig}
@@ -71,7 +74,9 @@ def laid_over(tree: Tree, files: Sequence[Path], overrides: Sequence[str]) -> Tr
     """
     for file in files:
         tree = merge(tree, read_tree(find_config(file)))
-    return _with_overrides(tree, overrides)
+    tree = _with_overrides(tree, overrides)
+    _make_absolute(tree, Path.cwd())
+    return tree
 
 
 def read_tree(path: Path, depth: int = 0) -> Tree:
@@ -97,10 +102,20 @@ def read_tree(path: Path, depth: int = 0) -> Tree:
     base: Tree = {}
     for name in [include] if isinstance(include, str) else include:
         base = merge(base, read_tree(path.parent / str(name), depth + 1))
-    robot = tree.get("robot")
-    if isinstance(robot, dict) and isinstance(robot.get("model"), str):
-        robot["model"] = str((path.parent / robot["model"]).resolve())
+    _make_absolute(tree, path.parent)
     return merge(base, tree)
+
+
+def _make_absolute(tree: Tree, folder: Path) -> None:
+    """Relative paths in ``tree`` are those of ``folder``; what is no path yet is left to validation."""
+    robot, learn = tree.get("robot"), tree.get("learn")
+    if isinstance(robot, dict) and isinstance(robot.get("model"), str):
+        robot["model"] = str((folder / robot["model"]).resolve())
+    if isinstance(learn, dict) and isinstance(learn.get("prior_data"), list):
+        learn["prior_data"] = [
+            str((folder / Path(entry).expanduser()).resolve()) if isinstance(entry, str) else entry
+            for entry in learn["prior_data"]
+        ]
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> Tree:
@@ -146,7 +161,7 @@ def validate(model: type[Model], tree: Mapping[str, Any], what: str, command: st
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(model, item) for item in _causes(error.errors())]
+        lines = [_explain(model, item) for item in _alternatives_joined(_causes(error.errors()))]
         raise ConfigError(
             f"the configuration of {what} has {len(lines)} mistake{'s' if len(lines) != 1 else ''}",
             reason="\n".join(lines),
@@ -224,6 +239,21 @@ def _causes(items: Sequence[Any]) -> list[Any]:
     return [item for item in items if item["type"] != "too_short" or not has_wrong_entries(tuple(item["loc"]))]
 
 
+def _alternatives_joined(items: Sequence[Any]) -> list[Any]:
+    """With one mistake where pydantic has one for each thing that the value might have been."""
+    joined: list[Any] = []
+    for item in items:
+        *place, last = item["loc"] or ("",)
+        if not ALTERNATIVE.fullmatch(str(last)):
+            joined.append(item)
+        elif joined and tuple(joined[-1]["loc"]) == tuple(place):
+            wanted = str(item["msg"]).removeprefix("Input should be ")
+            joined[-1] = {**joined[-1], "msg": f"{joined[-1]['msg']} or {wanted}"}
+        else:
+            joined.append({**item, "loc": tuple(place)})
+    return joined
+
+
 def _explain(model: type[BaseModel], item: Any) -> str:
     location = tuple(item["loc"])
     path = ".".join(str(part) for part in location)
@@ -238,6 +268,7 @@ def _explain(model: type[BaseModel], item: Any) -> str:
         hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
         return f"{path}: unknown key{hint}"
     message = str(item["msg"]).removeprefix("Value error, ").replace("valid tuple", "list")
+    message = message.partition(", unable to parse")[0]
     given = item.get("input")
     shown = "" if item["type"] in ("missing", "value_error") or isinstance(given, dict) else f" (given: {given!r})"
     return f"{path + ': ' if path else ''}{message[0].lower()}{message[1:]}{shown}"

@@ -212,6 +212,11 @@ class Config(Table):
     link: LinkConfig = LinkConfig()
     learn: LearnConfig = LearnConfig()
 
+    @model_validator(mode="after")
+    def _horizon(self) -> Self:
+        self.learn.require_horizon(self.robot.control_rate_hz)
+        return self
+
     def digest(self) -> str:
         """sha256 of the resolved tree."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()

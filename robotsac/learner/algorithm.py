@@ -135,14 +135,13 @@ def discount_of(learn: LearnConfig, control_rate_hz: float) -> float:
     Raises:
         ConfigError: the horizon is not longer than a control step.
     """
-    if learn.discount is not None:
+    if learn.discount != "from_horizon":
         return learn.discount
-    if learn.horizon_s * control_rate_hz <= 1.0:
-        raise ConfigError(
-            f"learn.horizon_s {learn.horizon_s} s is not longer than one control step of {1 / control_rate_hz:.3g} s",
-            reason="the discount would be 0 or below",
-            command="robotsac learn --set learn.horizon_s=1.0",
-        )
+    try:
+        learn.require_horizon(control_rate_hz)
+    except ValueError as error:
+        what, _, reason = str(error).partition(": ")
+        raise ConfigError(what, reason=reason, command="--set learn.horizon_s=1.0") from error
     return 1.0 - 1.0 / (learn.horizon_s * control_rate_hz)
 
 

@@ -12,7 +12,9 @@ import logging
 import platform
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -73,15 +75,23 @@ class PolicyExporter:
         contract: goes into every bundle.
         run_id: of this run.
         config_digest: sha256 of the learner's settings.
+        learn: what of them to tell (:func:`~robotsac.learner.resume_rules.chosen`).
     """
 
     def __init__(
-        self, normaliser: Normaliser, actor: Actor, contract: Contract, run_id: str, config_digest: str
+        self,
+        normaliser: Normaliser,
+        actor: Actor,
+        contract: Contract,
+        run_id: str,
+        config_digest: str,
+        learn: Mapping[str, Any] | None = None,
     ) -> None:
         self._live = DeployedPolicy(normaliser, actor)
         # A copy on the CPU: the snapshot a bundle is made from, whatever the live weights do meanwhile.
         self._snapshot = copy.deepcopy(self._live).cpu().requires_grad_(False)
         self._contract, self._run_id, self._config_digest = contract, run_id, config_digest
+        self._learn = dict(learn or {})
         generator = torch.Generator().manual_seed(GOLDEN_SEED)
         self._obs = torch.empty(GOLDEN_ROWS, contract.obs_dim).uniform_(-1.0, 1.0, generator=generator)
         self._noise_dim = actor.head.noises * contract.act_dim
@@ -136,6 +146,7 @@ class PolicyExporter:
             config_digest=self._config_digest,
             versions=software_versions(),
             golden=Golden.of(self._obs.numpy(), noise.numpy(), action),
+            learn=self._learn,
         )
         return self._patched(info.to_json())
 

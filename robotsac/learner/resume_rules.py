@@ -28,6 +28,13 @@ def differences(before: dict[str, Any], now: LearnConfig) -> list[str]:
     ]
 
 
+def chosen(learn: LearnConfig) -> dict[str, Any]:
+    """Keys by which ``learn`` differs from the defaults in what is learned, and their values, as JSON data."""
+    usual = LearnConfig().model_dump(mode="json")
+    given = learn.model_dump(mode="json").items()
+    return {key: value for key, value in given if key not in OPERATIONAL_KEYS and value != usual[key]}
+
+
 def tree_differences(before: Mapping[str, Any], now: Mapping[str, Any], *, of_both: bool = False) -> list[str]:
     """Keys of two whole configurations, as JSON data, that would change what is learned without a link, in words.
 

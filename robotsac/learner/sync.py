@@ -238,7 +238,7 @@ def _require_possible(learn: LearnConfig, control_rate_hz: float | None) -> None
             reason="it learns from what it does itself",
             command="--set learn.prior_data=[]",
         )
-    if learn.discount is None and control_rate_hz is None:
+    if learn.discount == "from_horizon" and control_rate_hz is None:
         raise ConfigError(
             "learn.discount is not set",
             reason="the environment has no dt, so a horizon in seconds says nothing",

@@ -23,6 +23,7 @@ from robotsac.learner.learning import Learning
 from robotsac.learner.metrics import Metrics, Recent
 from robotsac.learner.rates import Rate
 from robotsac.learner.replay_log import ReplayLog
+from robotsac.learner.resume_rules import chosen
 from robotsac.learner.run_folder import CHECKPOINTS, POLICIES, TRAINER_STATUS_FILE, digest, write_json
 from robotsac.policy.store import BundleStore
 from robotsac.shared import SharedBlock
@@ -62,7 +63,9 @@ class Training:
         self._log, self._board = log, board
         self.learning = Learning(settings, contract, resolve_device(settings.learn.device))
         state = self.learning.state
-        self._exporter = PolicyExporter(state.normaliser, state.actor, contract, run_id, digest(settings))
+        self._exporter = PolicyExporter(
+            state.normaliser, state.actor, contract, run_id, digest(settings), chosen(settings.learn)
+        )
         self._store = BundleStore(run_dir / POLICIES)
         self._checkpoints = CheckpointFolder(run_dir / CHECKPOINTS, settings.learn.checkpoints_kept)
         self._metrics = Metrics(run_dir, contract.control_rate_hz)

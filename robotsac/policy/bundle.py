@@ -8,6 +8,7 @@ float32; output ``action`` (1, act_dim) in [-1, 1]. Zero noise gives the determi
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -76,6 +77,7 @@ class BundleInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         config_digest: sha256 of the learner's resolved settings.
         versions: of the software that made it.
         golden: inputs and expected outputs.
+        learn: keys of ``[learn]`` by which its learner differed from the defaults; told to people, read by nobody else.
     """
 
     schema: int
@@ -87,6 +89,7 @@ class BundleInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     config_digest: str
     versions: dict[str, str]
     golden: Golden
+    learn: dict[str, Any] = {}
 
     def to_json(self) -> str:
         """The text of the metadata property."""

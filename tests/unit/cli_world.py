@@ -12,6 +12,7 @@ from robotsac.actor.contract import robot_contract
 from robotsac.cli import main as cli
 from robotsac.config import load_config
 from robotsac.learner.export import PolicyExporter
+from robotsac.learner.resume_rules import chosen
 from robotsac.learner.sac import SacState
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +33,7 @@ def small_policy(folder: Path) -> Path:
     contract = robot_contract(config)
     learn = config.learn.model_copy(update={"hidden": (8,)})
     state = SacState.create(learn, contract.obs_dim, contract.act_dim, 50, torch.device("cpu"))
-    exporter = PolicyExporter(state.normaliser, state.actor, contract, "run-1", "digest")
+    exporter = PolicyExporter(state.normaliser, state.actor, contract, "run-1", "digest", chosen(learn))
     exporter.prepare()
     path = folder / "p.onnx"
     path.write_bytes(exporter.bundle(1, updates=10))

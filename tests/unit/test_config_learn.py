@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,14 +113,50 @@ def test_a_correction_is_refused_where_its_game_is_not_the_one_that_is_played(
     [
         ({"log_std_max": 2000.0}, "less than or equal to 2"),
         ({"log_std_min": -200.0}, "greater than or equal to -20"),
-        ({"temperature_init": 1e-9}, f"greater than or equal to {ALPHA_MIN:g}"),
+        ({"temperature_init": 1e-9}, f"greater than or equal to {ALPHA_MIN}"),
         ({"temperature_init": 100.0}, f"less than or equal to {ALPHA_MAX:g}"),
         ({"seed": 2**63}, "less than"),
+        ({"updates_per_step": 1e6}, "less than or equal to 64"),
         ({"seed": -1}, "greater than or equal to 0"),
     ],
 )
 def test_what_float32_or_a_generator_cannot_hold_is_refused_with_its_limit(learn: dict[str, Any], limit: str) -> None:
     assert limit in refusal(learn) and next(iter(learn)) in refusal(learn)
+
+
+def test_a_horizon_that_leaves_no_discount_or_has_no_effect_is_refused() -> None:
+    assert "has no effect beside discount 0.99" in refusal({"discount": 0.99, "horizon_s": 2.0})
+    assert LearnConfig.model_validate({"discount": "from_horizon", "horizon_s": 2.0}).horizon_s == 2.0
+    with pytest.raises(ConfigError) as caught:
+        load_config("arm0-sim", overrides=["learn.horizon_s=0.02"])
+    assert "not longer than one control step of 0.02 s" in caught.value.reason
+    assert load_config("arm0-sim", overrides=["learn.horizon_s=0.021"]).learn.horizon_s == 0.021
+
+
+def test_the_relative_path_of_prior_data_is_that_of_the_folder_it_was_said_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/my.toml").write_text('[learn]\nprior_data = ["../runs/one", "/abs/two"]\n')
+    monkeypatch.chdir(tmp_path)
+    from_file = load_learner_settings([Path("configs/my.toml")]).learn.prior_data
+    assert from_file == (str(tmp_path / "runs/one"), "/abs/two")
+    typed = load_learner_settings(overrides=["learn.prior_data=['runs/one']"]).learn.prior_data
+    assert typed == (str(tmp_path / "runs/one"),)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("learn.temperature=-1", "learn.temperature: input should be 'auto' or greater than 0 (given: -1)"),
+        ("learn.discount=1.5", "learn.discount: input should be 'from_horizon' or less than 1 (given: 1.5)"),
+        ("learn.threads=x", "learn.threads: input should be a valid integer (given: 'x')"),
+    ],
+)
+def test_a_value_of_one_kind_or_another_is_one_mistake_and_in_one_line(override: str, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_learner_settings(overrides=[override, "learn.hidden=0"])
+    assert words in caught.value.reason.splitlines() and "2 mistakes" in caught.value.message
 
 
 # --- target entropy ----------------------------------------------------------------------------------------------
@@ -255,7 +292,7 @@ def test_both_sides_refuse_it_in_words_and_name_all_that_is_wrong() -> None:
 
 def test_prior_data_is_given_on_the_command_line_as_toml() -> None:
     settings = load_learner_settings(overrides=["learn.prior_data=['runs/one', 'runs/two/replay.db']"])
-    assert settings.learn.prior_data == ("runs/one", "runs/two/replay.db")
+    assert settings.learn.prior_data == (str(Path("runs/one").absolute()), str(Path("runs/two/replay.db").absolute()))
     assert load_learner_settings(overrides=["learn.prior_data=[]"]).learn.prior_data == ()
 
 

@@ -193,8 +193,10 @@ def test_seeds_are_all_different_and_neighbouring_runs_share_none():
 
 def test_a_horizon_without_a_control_rate_is_refused_and_a_discount_will_do():
     with pytest.raises(ConfigError, match=r"learn\.discount is not set"):
-        ladder(10, discount=None)
-    rated = SyncLearning(learn_config(discount=None, horizon_s=0.5), Plan(10, 10, 1), Ladder(), Ladder(), 20.0, CPU)
+        ladder(10, discount="from_horizon")
+    rated = SyncLearning(
+        learn_config(discount="from_horizon", horizon_s=0.5), Plan(10, 10, 1), Ladder(), Ladder(), 20.0, CPU
+    )
     assert rated.state.constants.discount == pytest.approx(0.9)  # type: ignore[attr-defined]
 
 

@@ -51,6 +51,7 @@ def test_a_policy_is_shown_for_people_with_its_golden_outputs(monkeypatch, capsy
     assert re.search(r"task_parameters +\w+ [\d.]+, ", out)
     assert "{" not in out and "['" not in out
     assert re.search(r"golden outputs +match *\n", out)
+    assert re.search(r"learn +hidden \[8\]", out) and told["learn"] == {"hidden": [8]}, "what is not as usual"
     assert told["golden_outputs"]["match"] and told["error"] is None and told["as_published"] is None
 
 

@@ -109,7 +109,7 @@ def test_bug_07_every_update_has_its_own_noise_and_its_own_batch() -> None:
 @pytest.mark.parametrize(("learn", "discount"), [({"horizon_s": 1.0}, 0.98), ({"discount": 0.9993}, 0.9993)])
 def test_bug_07_the_discount_that_acts_is_the_one_that_was_asked_for(learn: dict[str, object], discount: float) -> None:
     """Read back where it acts, in float32: half precision makes 0.9993 a 1."""
-    state = known(**{"discount": None} | learn)
+    state = known(**{"discount": "from_horizon"} | learn)
     set_q(state.target, [[0.0] * 5 + [1.0]] * 2)
     nothing = torch.zeros(1)
     batch = Batch(torch.zeros(1, OBS_DIM), torch.zeros(1, ACT_DIM), nothing, torch.zeros(1, OBS_DIM), nothing)
