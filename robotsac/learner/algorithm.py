@@ -17,6 +17,9 @@ from robotsac.learner.heads import Beta, Deterministic, Head, TanhGaussian, Tanh
 from robotsac.learner.networks import Normaliser, Shape
 from robotsac.learner.replay import Batch
 
+TARGET, LOSS, ACTOR = range(3)
+"""What critics are asked for in an update, each with units of its own dropped out."""
+
 
 @dataclass(frozen=True, slots=True)
 class Noise:
@@ -34,6 +37,10 @@ class Noise:
     space: Tensor | None = None
     subset: Tensor | None = None
     dropout: Tensor | None = None
+
+    def dropout_of(self, use: int) -> Tensor | None:
+        """The uniform numbers of one ``use``: TARGET, LOSS or ACTOR."""
+        return None if self.dropout is None else self.dropout[use]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,12 +23,12 @@ from torch.optim import Adam
 
 from robotsac.config.learn import LearnConfig
 from robotsac.learner.actor import Actor
+from robotsac.learner.actor_step import Constants, update_actor_and_temperature
 from robotsac.learner.algorithm import Noise, NoiseShape, actor_of, critic_shape, step
 from robotsac.learner.batch_norm_critic import BatchNormCritic
 from robotsac.learner.critic import bellman_target, critic_loss, discount_over
 from robotsac.learner.networks import Normaliser
 from robotsac.learner.replay import Batch
-from robotsac.learner.sac import Constants, update_actor_and_temperature
 from robotsac.learner.temperature import first_log_alpha
 
 BETAS = (0.5, 0.999)

@@ -27,12 +27,12 @@ from torch.optim import Adam
 from robotsac.config.learn import LearnConfig
 from robotsac.learner.actor import Actor
 from robotsac.learner.actor_loss import actor_loss
+from robotsac.learner.actor_step import Constants, update_actor_and_temperature, update_temperature
 from robotsac.learner.algorithm import Noise, NoiseShape, actor_of, critic_shape, step
 from robotsac.learner.correction import Correction
 from robotsac.learner.critic import Critic, critic_loss, discount_over, move_target
 from robotsac.learner.networks import Normaliser, same_shape
 from robotsac.learner.replay import Batch
-from robotsac.learner.sac import Constants, update_actor_and_temperature, update_temperature
 from robotsac.learner.temperature import first_log_alpha
 
 

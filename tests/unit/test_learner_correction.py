@@ -11,11 +11,12 @@ from learner_world import RATE_HZ, settings
 from torch import Tensor
 
 from robotsac.learner.actor_loss import actor_loss
+from robotsac.learner.actor_step import update_temperature
 from robotsac.learner.algorithm import Noise
 from robotsac.learner.correction import Correction, jacobian_product, transposed_product
 from robotsac.learner.critic import critic_loss
 from robotsac.learner.replay import Batch
-from robotsac.learner.sac import SacState, soft_target, update_temperature
+from robotsac.learner.sac import SacState, soft_target
 
 CPU = torch.device("cpu")
 Kind = Literal["consensus", "symplectic"]

@@ -29,11 +29,12 @@ from bugs import (
 from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, batches, contract, episode, noisy_run, settings, write_log
 
 from robotsac.env.arm_env import ArmEnv
+from robotsac.learner.actor_step import update_actor_and_temperature
 from robotsac.learner.algorithm import NoiseShape
 from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch, Replay
 from robotsac.learner.replay_log import LoggedBatch, ReplayLog
-from robotsac.learner.sac import soft_target, update_actor_and_temperature
+from robotsac.learner.sac import soft_target
 from robotsac.learner.sac_v1 import SacV1State, update_value
 from robotsac.records import EpisodeEnd, Records, Transitions, transitions
 

@@ -26,12 +26,13 @@ from learner_world import ACT_DIM
 from torch import Tensor
 
 from robotsac.learner.actor import Actor
+from robotsac.learner.actor_step import update_actor_and_temperature
 from robotsac.learner.algorithm import Algorithm, Noise
 from robotsac.learner.batch_norm_critic import EPS, MOMENTUM
 from robotsac.learner.cross_q import CrossQState
 from robotsac.learner.ddpg import DdpgState, update_actor
 from robotsac.learner.replay import Batch
-from robotsac.learner.sac import SacState, soft_target, update_actor_and_temperature
+from robotsac.learner.sac import SacState, soft_target
 
 
 @pytest.fixture(autouse=True)
