@@ -21,8 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from learning_machine import Machine
+from learning_queue import run_all
 from learning_report import compact, report, table
-from learning_runs import Run, State, run_all, runs_of
+from learning_runs import Run, State, runs_of
 from learning_tasks import GYM, TASKS, Task
 
 from robotsac.cli.console import StatusLine, print_error, tell
@@ -59,7 +60,7 @@ def main() -> None:
 
 
 def run(runs: Sequence[Run], arguments: argparse.Namespace) -> tuple[list[Run], bool]:
-    """Make what is not finished, once all settings are known to be valid; see :func:`~learning_runs.run_all`."""
+    """Make what is not finished, once all settings are known to be valid; see :func:`~learning_queue.run_all`."""
     for asked in runs:
         asked.settings()
     machine = Machine(arguments.device, arguments.threads, arguments.jobs)

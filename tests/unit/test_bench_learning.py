@@ -28,6 +28,7 @@ def tools(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import bench_learning
     import learning_machine
+    import learning_queue
     import learning_report
     import learning_runs
     import learning_tasks
@@ -35,6 +36,7 @@ def tools(monkeypatch):
     return SimpleNamespace(
         bench=bench_learning,
         machine=learning_machine,
+        queue=learning_queue,
         report=learning_report,
         runs=learning_runs,
         tasks=learning_tasks,
@@ -78,7 +80,7 @@ def test_finished_runs_are_kept_and_cut_ones_go_on(tools, task, tmp_path):
     process.wait()
     # Too late to be cut where the machine was slow to look: then nothing is left to do, and this test says so.
     assert cut.state() is tools.runs.State.CUT, "it was done before it could be cut"
-    failed, interrupted = tools.runs.run_all([cut, finished], tools.runs.Machine(jobs=2), lambda line: None)
+    failed, interrupted = tools.queue.run_all([cut, finished], tools.runs.Machine(jobs=2), lambda line: None)
     log = (cut.folder / "log.txt").read_text()
     assert not failed and not interrupted, log
     assert [line["env_steps"] for line in cut.evaluations()] == list(range(50, 1001, 50))
@@ -97,7 +99,7 @@ def test_a_run_that_was_cut_before_it_wrote_its_settings_begins(tools, task, tmp
     asked = {"arguments": run.arguments(), "settings": run.settings(), "machine": {"cores": 7}}
     (run.folder / "asked.json").write_text(json.dumps(asked))
     assert run.state() is tools.runs.State.CUT
-    assert tools.runs.run_all([run], tools.runs.Machine(), lambda line: None) == ([], False)
+    assert tools.queue.run_all([run], tools.runs.Machine(), lambda line: None) == ([], False)
     assert run.summary()["resumed"] == 0 and "resumed_on" not in run.machine()
 
 
@@ -105,7 +107,7 @@ def test_a_run_that_fails_is_reported_and_not_taken_for_finished_and_its_log_is_
     wrong = replace(task, arguments=("--env", "Nonsense-v1", *tools.tasks.GYM), seeds=1)
     (run,) = tools.runs.runs_of([wrong], tmp_path, None, [])
     for times in (1, 2):
-        failed, interrupted = tools.runs.run_all([run], tools.runs.Machine(), lambda line: None)
+        failed, interrupted = tools.queue.run_all([run], tools.runs.Machine(), lambda line: None)
         assert failed == [run] and not interrupted
         assert (run.folder / "log.txt").read_text().count("there is no environment 'Nonsense-v1'") == 2 * times
         assert run.state() is tools.runs.State.CUT
@@ -116,7 +118,7 @@ def test_a_run_that_has_diverged_is_a_result_and_is_not_tried_until_it_does_not(
     make_finished(run, [-900.0])
     (run.folder / "summary.json").write_text(json.dumps({"finished": False, "diverged": True}))
     said: list[str] = []
-    assert tools.runs.run_all([run], tools.runs.Machine(), said.append) == ([run], False)
+    assert tools.queue.run_all([run], tools.runs.Machine(), said.append) == ([run], False)
     assert any("has diverged" in line for line in said)
 
 
@@ -159,7 +161,7 @@ def test_a_folder_that_is_no_run_is_never_taken_away(tools, task, tmp_path):
     run.folder.mkdir(parents=True)
     (run.folder / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError):
-        tools.runs.run_all([run], tools.runs.Machine(), lambda line: None)
+        tools.queue.run_all([run], tools.runs.Machine(), lambda line: None)
     assert (run.folder / "mine.txt").exists()
 
 
@@ -171,7 +173,7 @@ def test_a_run_that_another_process_is_at_is_left_alone(tools, task, tmp_path):
     assert lock.acquire()
     try:
         assert run.state() is tools.runs.State.RUNNING
-        assert tools.runs.run_all([run], tools.runs.Machine(), lambda line: None) == ([], False)
+        assert tools.queue.run_all([run], tools.runs.Machine(), lambda line: None) == ([], False)
     finally:
         lock.release()
     assert run.state() is tools.runs.State.CUT
