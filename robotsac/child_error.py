@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -17,6 +18,12 @@ class ChildError(msgspec.Struct, frozen=True):
     reason: str
     command: str
     exit_code: int
+
+
+class Printed(msgspec.Struct, frozen=True):
+    """What a command with ``--json`` prints when it fails; other keys may stand beside it."""
+
+    error: ChildError
 
 
 def write_child_error(path: Path, error: RobotsacError) -> None:
@@ -36,6 +43,27 @@ def read_child_error(path: Path) -> RobotsacError | None:
         left = msgspec.json.decode(path.read_bytes(), type=ChildError)
     except (OSError, msgspec.DecodeError):
         return None
+    return _raisable(left)
+
+
+def read_logged_error(log: Path, start: int = 0) -> RobotsacError | None:
+    """The error that a child with ``--json`` printed last into ``log``, ready to be raised; ``None`` when there is none.
+
+    Args:
+        log: whatever else stands in it.
+        start: bytes of what earlier children said, which are passed over.
+    """
+    try:
+        said = log.read_bytes()[start:]
+    except OSError:
+        return None
+    for line in reversed(said.splitlines()):
+        with suppress(msgspec.DecodeError):
+            return _raisable(msgspec.json.decode(line, type=Printed).error)
+    return None
+
+
+def _raisable(left: ChildError) -> RobotsacError:
     error = RobotsacError(left.message, reason=left.reason, command=left.command)
     error.exit_code = left.exit_code
     return error

@@ -26,7 +26,8 @@ from learning_report import compact, report, table
 from learning_runs import Run, State, runs_of
 from learning_tasks import GYM, TASKS, Task
 
-from robotsac.cli.console import StatusLine, print_error, tell
+from robotsac.cli.console import StatusLine, print_error, spell_out, tell
+from robotsac.cli.gym_world import require_learnable
 from robotsac.errors import ConfigError, RobotsacError, StorageError, path_command
 
 INTERRUPTED, NAME_CHARS = 130, 100
@@ -37,20 +38,26 @@ ENV_STEPS, ENV_EVAL_EVERY, ENV_SEEDS = 100_000, 5000, 3
 def main() -> None:
     """Parse, run, print."""
     arguments = parse(sys.argv[1:])
+    command = shlex.join(["python", "tools/bench_learning.py", *sys.argv[1:]])
     tasks = [TASKS[name] for name in arguments.tasks]
     try:
         if arguments.env is not None:
             tasks.append(task_of(arguments))
         require_variants(tasks, arguments.variants)
         runs = runs_of(tasks, arguments.out, arguments.seeds, arguments.variants)
+        if not arguments.no_run:
+            require_runnable(tasks, runs)
         if arguments.summary is not None:
             make_folder(arguments.summary.parent)
-        failed, interrupted = (([], False)) if arguments.no_run else run(runs, arguments)
+        failed, interrupted = ([], False) if arguments.no_run else run(runs, arguments)
         elsewhere = [run for run in runs if run.state() is State.RUNNING]
-        results = report(tasks, runs, arguments.out, shlex.join(["python", "tools/bench_learning.py", *sys.argv[1:]]))
+        results = report(tasks, runs, arguments.out, command)
         if arguments.summary is not None:
             write_summary(arguments.summary, compact(results))
     except RobotsacError as error:
+        if error.command.startswith("--"):  # one option, for the end of what was typed
+            error.command = f"{command} {error.command}"
+        spell_out(error)
         print_error(error)
         sys.exit(error.exit_code)
     for other in elsewhere:
@@ -60,9 +67,7 @@ def main() -> None:
 
 
 def run(runs: Sequence[Run], arguments: argparse.Namespace) -> tuple[list[Run], bool]:
-    """Make what is not finished, once all settings are known to be valid; see :func:`~learning_queue.run_all`."""
-    for asked in runs:
-        asked.settings()
+    """Make what is not finished; see :func:`~learning_queue.run_all`."""
     machine = Machine(arguments.device, arguments.threads, arguments.jobs)
     with StatusLine(plain=arguments.json) as status:
         return run_all(runs, machine, status.event, status.update)
@@ -121,7 +126,20 @@ def require_variants(tasks: Sequence[Task], wanted: Sequence[str]) -> None:
     """Refuse a name that no task has."""
     known = sorted({variant for task in tasks for variant in task.variants})
     if strange := sorted(set(wanted) - set(known)):
-        raise ConfigError(f"no task here has a variant {strange[0]!r}", reason=f"there are {', '.join(known)}")
+        raise ConfigError(
+            f"no task here has a variant {strange[0]!r}",
+            reason=f"there are {', '.join(known)}",
+            command=f"--variants {known[0]}",
+        )
+
+
+def require_runnable(tasks: Sequence[Task], runs: Sequence[Run]) -> None:
+    """Refuse now what would be refused in a run of its own. Raises ConfigError, DriverUnavailable."""
+    for task in tasks:
+        if task.env_id is not None:
+            require_learnable(task.env_id)
+    for asked in runs:
+        asked.settings()
 
 
 def make_folder(folder: Path) -> None:

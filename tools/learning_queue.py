@@ -7,10 +7,12 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from learning_machine import Machine
-from learning_runs import LOG, TO_DO, Run, State
+from learning_runs import LOG, TO_DO, Life, Run, State
 
+from robotsac.errors import ConfigError, RobotsacError
 from robotsac.signals import counted_signals
 
 POLL_S = 0.2
@@ -23,7 +25,7 @@ def run_all(
     tell: Callable[[str], None],
     show: Callable[[str], None] = lambda line: None,
 ) -> tuple[list[Run], bool]:
-    """Run what is not finished, ``machine.jobs`` at a time.
+    """Run what is not finished, ``machine.jobs`` at a time; where one is configured wrongly, no other of its variant.
 
     Args:
         runs: all of them.
@@ -35,7 +37,8 @@ def run_all(
     """
     waiting = deque(run for run in runs if run.state() in TO_DO)
     tell(f"{len(runs)} runs, {len(waiting)} to do")
-    running: dict[Run, subprocess.Popen[bytes]] = {}
+    running: dict[Run, Life] = {}
+    refused: dict[Path, Run] = {}  # the first one that was, by its variant's folder
     failed = [run for run in runs if run.state() is State.DIVERGED]
     for run in failed:
         tell(f"{run.name}: has diverged; see {run.folder / LOG}")
@@ -44,10 +47,12 @@ def run_all(
             while (waiting or running) and not signals.count:
                 while waiting and len(running) < machine.jobs:
                     run = waiting.popleft()
-                    if run.state() in TO_DO:  # still: another one may have been started on the same folder
+                    if alike := refused.get(run.folder.parent):
+                        tell(f"{run.name}: not started, it would fail as seed {alike.seed} did")
+                    elif run.state() in TO_DO:  # still: another one may have been started on the same folder
                         running[run] = run.start(machine)
                 time.sleep(POLL_S)
-                failed += _reap(running, tell)
+                failed += _reap(running, refused, tell)
                 show(f"{len(waiting)} waiting  " + "  ".join(_progress(run) for run in running))
         finally:
             _stop(running)
@@ -59,11 +64,11 @@ def _progress(run: Run) -> str:
     return f"{run.name} {lines[-1]['env_steps'] if lines else 0:,}/{run.task.steps:,}"
 
 
-def _reap(running: dict[Run, subprocess.Popen[bytes]], tell: Callable[[str], None]) -> list[Run]:
-    """Take out what has ended; those that failed."""
+def _reap(running: dict[Run, Life], refused: dict[Path, Run], tell: Callable[[str], None]) -> list[Run]:
+    """Take out what has ended; those that failed. What is wrong with a configuration is told once, and ``refused``."""
     failed = []
-    for run, process in list(running.items()):
-        if process.poll() is None:
+    for run, life in list(running.items()):
+        if (code := life.process.poll()) is None:
             continue
         del running[run]
         if run.state() is State.FINISHED:
@@ -71,16 +76,27 @@ def _reap(running: dict[Run, subprocess.Popen[bytes]], tell: Callable[[str], Non
             tell(f"{run.name}: return {last['return_mean']:.2f} after {last['wall_s']:.0f} s")
         else:
             failed.append(run)
-            tell(f"{run.name}: ended with exit code {process.returncode}; see {run.folder / LOG}")
+            known = code == ConfigError.exit_code and refused.setdefault(run.folder.parent, run) is not run
+            error = None if known else run.error(life)
+            tell(f"{run.name}: ended with exit code {code}; see {run.folder / LOG}" + _words(error))
     return failed
 
 
-def _stop(running: dict[Run, subprocess.Popen[bytes]]) -> None:
+def _words(error: RobotsacError | None) -> str:
+    """Its lines below another one."""
+    if error is None:
+        return ""
+    lines = {"what": error.message, "why": error.reason, "try": error.command}
+    return "".join(f"\n{word:>7}: {said}" for word, said in lines.items() if said)
+
+
+def _stop(running: dict[Run, Life]) -> None:
     """End what still runs, in order; what does not end in time is left to the kernel."""
-    for process in running.values():
+    processes = [life.process for life in running.values()]
+    for process in processes:
         process.send_signal(signal.SIGTERM)
     deadline_s = time.monotonic() + PATIENCE_S
-    for process in running.values():
+    for process in processes:
         try:
             process.wait(max(0.1, deadline_s - time.monotonic()))
         except subprocess.TimeoutExpired:

@@ -16,8 +16,9 @@ from typing import Any
 from learning_machine import ROOT, Machine
 from learning_tasks import Task
 
+from robotsac.child_error import read_logged_error
 from robotsac.config import load_config, load_learner_settings
-from robotsac.errors import ConfigError
+from robotsac.errors import ConfigError, RobotsacError
 from robotsac.learner.durable import write_file
 from robotsac.learner.resume_rules import tree_differences
 from robotsac.lock import FileLock
@@ -39,6 +40,14 @@ class State(Enum):
 
 TO_DO = (State.NEW, State.CUT)
 """What has diverged is a result: made again until it does not, it would be left out of the mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One start of a run; what it says stands in the run's log from byte ``log_start`` on."""
+
+    process: subprocess.Popen[bytes]
+    log_start: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,7 +82,7 @@ class Run:
         given = {option: [words[k + 1] for k, word in enumerate(words) if word == option] for option in OPTIONS}
         with chdir(ROOT):
             files = [Path(file) for file in given["--config"]]
-            if "--env" in words:
+            if self.task.env_id is not None:
                 return {"learn": load_learner_settings(files, given["--set"]).learn.model_dump(mode="json")}
             tree = load_config(given["--robot"][-1], files, given["--set"]).model_dump(mode="json")
         del tree["robot"]["model"]  # a path: the same one is another one in another checkout
@@ -110,7 +119,7 @@ class Run:
                 command=f"mv {self.folder} {self.folder}-old",
             )
 
-    def start(self, machine: Machine) -> subprocess.Popen[bytes]:
+    def start(self, machine: Machine) -> Life:
         """Start it, or go on with it where it was cut; what earlier starts said stays in its log."""
         goes_on = (self.folder / CONFIG).exists()
         asked = {"arguments": self.arguments(), "settings": self.settings(), "machine": machine.described()}
@@ -121,8 +130,9 @@ class Run:
         write_file(self.folder / ASKED, json.dumps(asked, indent=2).encode())
         command = [sys.executable, "-m", "robotsac", "train", "--sync", "--json", "--run", str(self.folder)]
         with (self.folder / LOG).open("ab") as log:
+            log_start = log.tell()
             # A session of its own: what ends it is asked for in `learning_queue`, once.
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [*command, *["--resume"] * goes_on, *self.arguments(), *machine.options()],
                 cwd=ROOT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -131,6 +141,11 @@ class Run:
                 stderr=log,
                 start_new_session=True,
             )
+        return Life(process, log_start)
+
+    def error(self, life: Life) -> RobotsacError | None:
+        """What ``life`` ended with; ``None`` where it ended without a word."""
+        return read_logged_error(self.folder / LOG, life.log_start)
 
     def evaluations(self) -> list[dict[str, Any]]:
         """Its lines so far."""

@@ -40,6 +40,12 @@ class Task:
     stretch: float | None = None
     stretch_at: int = 0
 
+    @property
+    def env_id(self) -> str | None:
+        """Of gymnasium; ``None`` for an arm."""
+        option, world, *_ = self.arguments
+        return world if option == "--env" else None
+
 
 # One joint, one torque: smaller networks and larger steps than on HalfCheetah learn it in a tenth of the time.
 _PENDULUM: Options = (

@@ -135,6 +135,16 @@ def make_env(env_id: str, arguments: Mapping[str, Any] | None = None) -> gymnasi
         raise ConfigError(f"there is no environment {env_id!r}", reason=str(error), command=_BOXES) from error
 
 
+def require_learnable(env_id: str) -> None:
+    """Refuse now what every run in it would be refused for.
+
+    Raises:
+        ConfigError: no such environment, or spaces that SAC does not fit.
+        DriverUnavailable: a package that it needs is not installed.
+    """
+    GymWorld(make_env(env_id), Seeds(0, 0, 0)).close()
+
+
 def name_of(env: gymnasium.Env[Any, Any]) -> str:
     """Its id, or its class where it has none."""
     return env.spec.id if env.spec is not None else type(env.unwrapped).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -11,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import IO
 
+from robotsac.child_error import read_logged_error
 from robotsac.config.folders import find_config, find_robot
 from robotsac.errors import RobotsacError
 from robotsac.policy.store import BundleStore
@@ -83,12 +83,9 @@ class LearnerProcess:
     def error(self) -> RobotsacError:
         """Why it failed: what it said last, else where to look."""
         log = self._folder.parent / "learner.log"
-        for line in reversed(log.read_text(encoding="utf-8", errors="replace").splitlines()):
-            if line.startswith('{"error"'):
-                said = json.loads(line)["error"]
-                error = RobotsacError(f"learner: {said['message']}", reason=said["reason"], command=said["command"])
-                error.exit_code = said["exit_code"]
-                return error
+        if (error := read_logged_error(log)) is not None:
+            error.message = f"learner: {error.message}"
+            return error
         return RobotsacError(
             "the learner could not go on",
             reason="it left no error of its own",

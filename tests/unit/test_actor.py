@@ -16,7 +16,7 @@ from robotsac.actor.evaluate import Evaluation
 from robotsac.actor.random_policy import SmoothRandom
 from robotsac.actor.status import CollectStatus, LinkWatch
 from robotsac.actor.uplink_block import LIMIT_NONE, LIMIT_NOTHING, UPLINK_FIELDS, LinkPhase
-from robotsac.child_error import read_child_error, write_child_error
+from robotsac.child_error import read_child_error, read_logged_error, write_child_error
 from robotsac.config import load_config
 from robotsac.env.arm_env import ArmEnv
 from robotsac.errors import BusTimeout, ConfigError, LinkError
@@ -303,6 +303,16 @@ def test_a_childs_error_reaches_its_supervisor_with_all_it_says(tmp_path):
     write_child_error(tmp_path / "nowhere" / "error.json", BusTimeout("x"))
     path.write_text("{")
     assert read_child_error(path) is None
+
+
+def test_the_error_in_a_log_is_the_last_one_of_this_start(tmp_path):
+    log = tmp_path / "log.txt"
+    assert read_logged_error(log) is None
+    lines = [json.dumps({"error": ConfigError(what, reason="why", command="try").to_dict()}) for what in ("old", "new")]
+    log.write_text("\n".join([*lines, json.dumps({"finished": True, "error": None}), "   why: why", '{"error": ']))
+    error = read_logged_error(log)
+    assert (error.message, error.reason, error.command, error.exit_code) == ("new", "why", "try", 2)
+    assert read_logged_error(log, len("\n".join(lines))) is None
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_finished_runs_are_kept_and_cut_ones_go_on(tools, task, tmp_path):
     cut, finished = tools.runs.runs_of([task], tmp_path, None, [])
     make_finished(finished, [-900.0, -800.0])
     before = (finished.folder / "metrics.jsonl").read_bytes()
-    process = cut.start(tools.runs.Machine())
+    process = cut.start(tools.runs.Machine()).process
     while len(cut.evaluations()) < 2:  # the first one may be written down before there is a checkpoint
         assert process.poll() is None, (cut.folder / "log.txt").read_text()
         time.sleep(0.002)
@@ -111,6 +111,20 @@ def test_a_run_that_fails_is_reported_and_not_taken_for_finished_and_its_log_is_
         assert failed == [run] and not interrupted
         assert (run.folder / "log.txt").read_text().count("there is no environment 'Nonsense-v1'") == 2 * times
         assert run.state() is tools.runs.State.CUT
+
+
+def test_what_is_wrong_with_a_configuration_is_said_once_and_ends_that_variant_only(tools, task, tmp_path):
+    wrong = replace(task, name="wrong", arguments=("--env", "Nonsense-v1", *tools.tasks.GYM), seeds=3)
+    runs = tools.runs.runs_of([wrong, replace(task, steps=100, seeds=1)], tmp_path, None, [])
+    said: list[str] = []
+    failed, _ = tools.queue.run_all(runs, tools.runs.Machine(jobs=2), said.append)
+    assert set(failed) == set(runs[:2]), "they were at it together, which no one could know"
+    (error,) = [line for line in said if "what:" in line]
+    what, why, command = error.splitlines()[1:]
+    assert what == "   what: there is no environment 'Nonsense-v1'"
+    assert why.startswith("    why: ") and command.startswith("    try: robotsac train")
+    assert any(line.startswith("wrong/sac/seed 2: not started, it would fail as seed ") for line in said)
+    assert [run.state() for run in runs[2:]] == [tools.runs.State.NEW, tools.runs.State.FINISHED]
 
 
 def test_a_run_that_has_diverged_is_a_result_and_is_not_tried_until_it_does_not(tools, task, tmp_path):
@@ -331,13 +345,15 @@ def test_any_gymnasium_id_can_be_measured(tmp_path):
         (("pandulum",), "'pandulum'"),
         (("--env", "Pendulum-v1", "--steps", "0"), "below 1"),
         (("--env", "Pendulum-v1", "--set", "learn.nonsense=1"), "nonsense"),
+        (("--env", "Pandulum-v1", "--summary", "new/s.json"), "--summary new/s.json --out out --env Pendulum-v1\n"),
+        (("--env", "CartPole-v1"), "its actions are Discrete(2)"),
         (("pendulum", "--summary", "/dev/null/s/s.json"), "cannot be made"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_runs(tmp_path, words, said):
     done = bench(*words, "--out", "out", cwd=tmp_path)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr, done.stderr
-    assert not list(tmp_path.glob("out/*/*/*/log.txt"))
+    assert not list(tmp_path.iterdir()), "no folder is left behind"
 
 
 def test_a_tree_that_is_not_as_in_its_commit_is_marked(tools, tmp_path):
