@@ -60,6 +60,8 @@ def main() -> None:
         spell_out(error)
         print_error(error)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # while nothing ran yet, or no more
+        sys.exit(INTERRUPTED)
     for other in elsewhere:
         tell(f"{other.name}: {State.RUNNING.value}, and not in these figures")
     print(json.dumps(results) if arguments.json else table(results))
@@ -70,7 +72,10 @@ def run(runs: Sequence[Run], arguments: argparse.Namespace) -> tuple[list[Run], 
     """Make what is not finished; see :func:`~learning_queue.run_all`."""
     machine = Machine(arguments.device, arguments.threads, arguments.jobs)
     with StatusLine(plain=arguments.json) as status:
-        return run_all(runs, machine, status.event, status.update)
+        failed, interrupted = run_all(runs, machine, status.event, status.update)
+    if interrupted:
+        tell("interrupted: the same command goes on with what was cut")
+    return failed, interrupted
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:

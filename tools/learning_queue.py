@@ -56,7 +56,7 @@ def run_all(
                 show(f"{len(waiting)} waiting  " + "  ".join(_progress(run) for run in running))
         finally:
             _stop(running)
-    return failed, signals.count > 0
+    return failed, any(run.state() is not State.FINISHED for run in (*running, *waiting))
 
 
 def _progress(run: Run) -> str:

@@ -143,14 +143,18 @@ def write_lines(path: Path, by_variant: Mapping[str, Sequence[Run]]) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """For people: a row per variant and step that counts; n is how many seeds are finished, of how many."""
+    """For people: a row per variant and step that counts; n is how many seeds are finished, of how many.
+
+    Tasks without a finished run stand below it, in words.
+    """
     width = 2 + max(map(len, ("task", *results["tasks"])))
-    rows = [
+    header = (
         f"{'task':<{width}}{'variant':<12}{'n':>6}{'steps':>11}{'mean':>11}{'sd':>10}{'iqm':>11}  {'goal':<34}each seed"
-    ]
+    )
+    rows, below = [], []
     for name, task in results["tasks"].items():
         if not task["variants"]:
-            rows.append(f"{name:<{width}}no finished run")
+            below.append(f"{name}: no finished run")
         for variant, found in task["variants"].items():
             seeds = f"{found['n']}/{found['asked']}"
             for step, score in found["at"].items():
@@ -160,7 +164,7 @@ def table(results: dict[str, Any]) -> str:
                     f"{name:<{width}}{variant:<12}{seeds:>6}{int(step):>11,}{score['mean']:>11.2f}{score['sd']:>10.2f}"
                     f"{score['iqm']:>11.2f}  {', '.join(goals):<34}{each}"
                 )
-    return "\n".join(rows)
+    return "\n".join([header, *rows, *below] if rows else below)
 
 
 def _words(name: str, goal: dict[str, Any], found: dict[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -193,6 +195,16 @@ def test_a_run_that_another_process_is_at_is_left_alone(tools, task, tmp_path):
     assert run.state() is tools.runs.State.CUT
 
 
+def test_a_signal_that_comes_when_all_is_done_has_cut_nothing(tools, task, tmp_path):
+    (run,) = tools.runs.runs_of([replace(task, steps=100)], tmp_path, 1, [])
+
+    def interrupt(line: str) -> None:
+        if "return" in line:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert tools.queue.run_all([run], tools.runs.Machine(), interrupt) == ([], False)
+
+
 # ---- figures ------------------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +246,17 @@ def test_a_verdict_says_by_how_much_a_goal_was_missed(tools, task, tmp_path):
     rows = tools.report.table(results).splitlines()
     assert "stretch -99 missed by 1" in rows[1] and "must -90 missed by 0.25" in rows[2]
     assert tools.report.verdict(tools.report.goals_of(near)[0], {}) == {"met": None, "missed_by": None}
+
+
+def test_a_task_without_a_finished_run_has_no_row(tools, task, tmp_path):
+    other = replace(task, name="other", steps=100)
+    done, *missing = tools.runs.runs_of([other, task], tmp_path, 1, [])
+    nothing = tools.report.report([task], missing, tmp_path, "")
+    assert tools.report.table(nothing) == "quick: no finished run"
+    make_finished(done, [-2.0, -1.0])
+    both = tools.report.report([other, task], [done, *missing], tmp_path, "")
+    header, row, below = tools.report.table(both).splitlines()
+    assert header.startswith("task") and row.startswith("other") and below == "quick: no finished run"
 
 
 def test_of_a_task_that_counts_successes_the_success_rate_is_reported(tools, task, tmp_path):
@@ -334,6 +357,30 @@ def test_any_gymnasium_id_can_be_measured(tmp_path):
     lock.release()
     assert done.returncode == 1, "not all that was asked for is there"
     assert "sac/seed 0: running in another process, and not in these figures" in done.stderr
+
+
+def test_what_is_interrupted_says_how_it_goes_on_and_shows_no_result(tmp_path):
+    tool = [sys.executable, str(ROOT / "tools/bench_learning.py"), *QUICK, "--out", "out"]
+    with subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        while not list(tmp_path.glob("out/*/sac/seed-0/log.txt")):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert err.splitlines()[-1] == "interrupted: the same command goes on with what was cut"
+    assert out.endswith(": no finished run\n") and len(out.splitlines()) == 1
+
+
+def test_what_is_interrupted_before_it_begins_ends_without_a_traceback(tools, tmp_path, monkeypatch):
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys, "argv", ["bench_learning.py", "pendulum", "--out", str(tmp_path)])
+    monkeypatch.setattr(tools.bench, "require_runnable", interrupt)
+    with pytest.raises(SystemExit) as caught:
+        tools.bench.main()
+    assert caught.value.code == 130
 
 
 @pytest.mark.parametrize(
