@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from learning_machine import Machine
@@ -53,15 +53,22 @@ def run_all(
                         running[run] = run.start(machine)
                 time.sleep(POLL_S)
                 failed += _reap(running, refused, tell)
-                show(f"{len(waiting)} waiting  " + "  ".join(_progress(run) for run in running))
+                show(_standing(running, len(waiting), len(runs)))
         finally:
             _stop(running)
     return failed, any(run.state() is not State.FINISHED for run in (*running, *waiting))
 
 
+def _standing(running: Iterable[Run], waiting: int, asked: int) -> str:
+    """On one line, in parts between which it may be folded."""
+    at_work = [_progress(run) for run in running]
+    left = [f"{waiting} waiting"] if waiting else []
+    return " ·  ".join([f"{len(at_work)} of {asked} runs at work", *at_work, *left])
+
+
 def _progress(run: Run) -> str:
     lines = run.evaluations()
-    return f"{run.name} {lines[-1]['env_steps'] if lines else 0:,}/{run.task.steps:,}"
+    return f"{run.name}: {lines[-1]['env_steps'] if lines else 0:,}/{run.task.steps:,}"
 
 
 def _reap(running: dict[Run, Life], refused: dict[Path, Run], tell: Callable[[str], None]) -> list[Run]:

@@ -195,6 +195,14 @@ def test_a_run_that_another_process_is_at_is_left_alone(tools, task, tmp_path):
     assert run.state() is tools.runs.State.CUT
 
 
+def test_how_things_stand_says_what_runs_and_what_waits_apart(tools, task, tmp_path):
+    first, second, third = tools.runs.runs_of([task], tmp_path, 3, [])
+    make_finished(first, [-900.0, -800.0])
+    both = tools.queue._standing([first, second], 1, 3)
+    assert both == "2 of 3 runs at work ·  quick/sac/seed 0: 100/1,000 ·  quick/sac/seed 1: 0/1,000 ·  1 waiting"
+    assert tools.queue._standing([third], 0, 3) == "1 of 3 runs at work ·  quick/sac/seed 2: 0/1,000"
+
+
 def test_a_signal_that_comes_when_all_is_done_has_cut_nothing(tools, task, tmp_path):
     (run,) = tools.runs.runs_of([replace(task, steps=100)], tmp_path, 1, [])
 
