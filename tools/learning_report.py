@@ -15,6 +15,9 @@ from learning_tasks import Task
 from robotsac.learner.bands import Band, Goal, plot_bands
 from robotsac.learner.scores import Scores
 
+NOTHING = "-"
+"""In a table, where there is no figure."""
+
 
 def report(tasks: Sequence[Task], runs: Sequence[Run], out: Path, command: str) -> dict[str, Any]:
     """Write lines and pictures of what is finished into ``out``; the figures, and the ``command`` that made them."""
@@ -108,7 +111,8 @@ def verdict(goal: Goal, scores: Mapping[int, Scores]) -> dict[str, Any]:
 def rounded(scores: Scores) -> dict[str, Any]:
     """For a file that people read."""
     each = [round(value, 3) for value in scores.each]
-    return {"mean": round(scores.mean, 3), "sd": round(scores.sd, 3), "iqm": round(scores.iqm, 3), "each": each}
+    sd = None if scores.sd is None else round(scores.sd, 3)
+    return {"mean": round(scores.mean, 3), "sd": sd, "iqm": round(scores.iqm, 3), "each": each}
 
 
 def curves(task: Task, runs: Sequence[Run]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -159,9 +163,10 @@ def table(results: dict[str, Any]) -> str:
             seeds = f"{found['n']}/{found['asked']}"
             for step, score in found["at"].items():
                 goals = [_words(word, goal, found) for word, goal in task["goals"].items() if goal["at"] == int(step)]
+                sd = NOTHING if score["sd"] is None else f"{score['sd']:.2f}"
                 each = " ".join(f"{value:.2f}" for value in score["each"])
                 rows.append(
-                    f"{name:<{width}}{variant:<12}{seeds:>6}{int(step):>11,}{score['mean']:>11.2f}{score['sd']:>10.2f}"
+                    f"{name:<{width}}{variant:<12}{seeds:>6}{int(step):>11,}{score['mean']:>11.2f}{sd:>10}"
                     f"{score['iqm']:>11.2f}  {', '.join(goals):<34}{each}"
                 )
     return "\n".join([header, *rows, *below] if rows else below)

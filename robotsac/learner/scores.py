@@ -11,10 +11,10 @@ import numpy as np
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Mean, sample standard deviation (0 for one seed) and interquartile mean over seeds; each seed's own."""
+    """Mean, sample standard deviation (``None`` for one seed) and interquartile mean over seeds; each seed's own."""
 
     mean: float
-    sd: float
+    sd: float | None
     iqm: float
     each: tuple[float, ...]
 
@@ -22,7 +22,7 @@ class Scores:
     def of(cls, values: Sequence[float]) -> Scores:
         """Of at least one value. Raises ValueError for none."""
         found = np.asarray(values, dtype=np.float64)
-        sd = float(found.std(ddof=1)) if len(found) > 1 else 0.0
+        sd = float(found.std(ddof=1)) if len(found) > 1 else None
         return cls(float(found.mean()) if len(found) else math.nan, sd, interquartile_mean(values), tuple(values))
 
 

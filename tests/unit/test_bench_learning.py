@@ -267,6 +267,17 @@ def test_a_task_without_a_finished_run_has_no_row(tools, task, tmp_path):
     assert header.startswith("task") and row.startswith("other") and below == "quick: no finished run"
 
 
+def test_of_one_seed_no_spread_is_shown(tools, task, tmp_path):
+    task = replace(task, steps=100)
+    (run,) = tools.runs.runs_of([task], tmp_path, 1, [])
+    make_finished(run, [-2.0, -1.0])
+    results = tools.report.report([task], [run], tmp_path, "")
+    assert results["tasks"]["quick"]["variants"]["sac"]["at"]["100"]["sd"] is None
+    header, row = tools.report.table(results).splitlines()
+    column = header.index("sd")
+    assert row[column - 6 : column + 2] == "       -"
+
+
 def test_of_a_task_that_counts_successes_the_success_rate_is_reported(tools, task, tmp_path):
     reach = replace(task, steps=100, measure="success")
     runs = tools.runs.runs_of([reach], tmp_path, 2, [])
@@ -305,7 +316,7 @@ def test_the_interquartile_mean_lies_between_and_knows_no_order(values, random):
 
 
 def test_scores_of_one_seed_have_no_spread_and_of_none_there_are_no_scores():
-    assert Scores.of([2.0]) == Scores(2.0, 0.0, 2.0, (2.0,))
+    assert Scores.of([2.0]) == Scores(2.0, None, 2.0, (2.0,))
     assert Scores.of([1.0, 2.0, 3.0]).sd == pytest.approx(1.0)
     with pytest.raises(ValueError):
         Scores.of([])
