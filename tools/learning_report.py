@@ -86,6 +86,7 @@ def variant_figures(task: Task, variant: str, runs: Sequence[Run]) -> dict[str, 
         "verdicts": {goal.name: verdict(goal, scores) for goal in goals_of(task)},
         "curve": {"env_steps": steps.astype(int).tolist(), "mean": np.round(values.mean(axis=0), 3).tolist()},
         "action_rate": mean_of([run.evaluations()[-1].get("action_rate") for run in runs]),
+        "updates": [summary["updates"] for summary in summaries],
         "wall_s": [summary["wall_s"] for summary in summaries],
         "env_steps_per_s": [summary["env_steps_per_s"] for summary in summaries],
         "resumed": [summary.get("resumed", 0) for summary in summaries],
@@ -149,11 +150,12 @@ def write_lines(path: Path, by_variant: Mapping[str, Sequence[Run]]) -> None:
 def table(results: dict[str, Any]) -> str:
     """For people: a row per variant and step that counts; n is how many seeds are finished, of how many.
 
-    Tasks without a finished run stand below it, in words.
+    Updates are those at the end, the mean over seeds. Tasks without a finished run stand below it, in words.
     """
     width = 2 + max(map(len, ("task", *results["tasks"])))
     header = (
-        f"{'task':<{width}}{'variant':<12}{'n':>6}{'steps':>11}{'mean':>11}{'sd':>10}{'iqm':>11}  {'goal':<34}each seed"
+        f"{'task':<{width}}{'variant':<12}{'n':>6}{'steps':>11}{'updates':>11}{'mean':>11}{'sd':>10}{'iqm':>11}"
+        f"  {'goal':<34}each seed"
     )
     rows, below = [], []
     for name, task in results["tasks"].items():
@@ -163,10 +165,11 @@ def table(results: dict[str, Any]) -> str:
             seeds = f"{found['n']}/{found['asked']}"
             for step, score in found["at"].items():
                 goals = [_words(word, goal, found) for word, goal in task["goals"].items() if goal["at"] == int(step)]
+                updates = f"{np.mean(found['updates']):,.0f}" if int(step) == task["steps"] else NOTHING
                 sd = NOTHING if score["sd"] is None else f"{score['sd']:.2f}"
                 each = " ".join(f"{value:.2f}" for value in score["each"])
                 rows.append(
-                    f"{name:<{width}}{variant:<12}{seeds:>6}{int(step):>11,}{score['mean']:>11.2f}{sd:>10}"
+                    f"{name:<{width}}{variant:<12}{seeds:>6}{int(step):>11,}{updates:>11}{score['mean']:>11.2f}{sd:>10}"
                     f"{score['iqm']:>11.2f}  {', '.join(goals):<34}{each}"
                 )
     return "\n".join([header, *rows, *below] if rows else below)

@@ -64,7 +64,8 @@ def make_finished(run, finals: list[float], success: list[float] | None = None) 
         for k, value in enumerate(finals)
     ]
     (run.folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    (run.folder / "summary.json").write_text(json.dumps({"finished": True, "wall_s": 10.0, "env_steps_per_s": 5.0}))
+    summary = {"finished": True, "updates": 1000 + 2 * run.seed, "wall_s": 10.0, "env_steps_per_s": 5.0}
+    (run.folder / "summary.json").write_text(json.dumps(summary))
 
 
 # ---- running ------------------------------------------------------------------------------------------------------------
@@ -240,6 +241,9 @@ def test_a_report_holds_the_figures_of_all_finished_seeds(tools, task, tmp_path)
     assert len(rows) == 1 + 2 * 2
     assert "must -500 met" in rows[2] and "-100.00" in rows[2] and " 3/3 " in rows[2]
     assert "stretch -400 met" in rows[1] and " 2/3 " in rows[3]
+    assert found["a"]["updates"] == [1000, 1002, 1004]
+    end = rows[0].index("updates") + len("updates")
+    assert [row[:end].split()[-1] for row in rows[1:]] == ["-", "1,002", "-", "1,001"]
 
 
 def test_a_verdict_says_by_how_much_a_goal_was_missed(tools, task, tmp_path):
@@ -365,6 +369,7 @@ def test_any_gymnasium_id_can_be_measured(tmp_path):
     ((name, task),) = summary["tasks"].items()
     assert name.startswith("pendulum-v1-learn.hidden=-8-")
     assert task["variants"]["sac"]["curve"]["env_steps"] == [60, 120]
+    assert task["variants"]["sac"]["updates"] == [70], "one each after the first 50 steps"
     assert "learn.hidden=[8]" in summary["command"] and not task["goals"]
     (row,) = done.stdout.splitlines()[1:]
     assert " 1/1 " in row and row.startswith("pendulum-v1")
