@@ -126,7 +126,7 @@ def curves(task: Task, runs: Sequence[Run]) -> tuple[np.ndarray[Any, Any], np.nd
 
 def draw(path: Path, task: Task, by_variant: Mapping[str, Sequence[Run]]) -> None:
     """Mean and range over seeds, a band per variant."""
-    scale, label, limits = 1.0, "return per episode (1)", None
+    scale, label, limits = 1.0, "return per episode", None
     if task.measure == "success":
         scale, label, limits = 100.0, "success rate (%)", (0.0, 104.0)
     bands = []
@@ -134,8 +134,18 @@ def draw(path: Path, task: Task, by_variant: Mapping[str, Sequence[Run]]) -> Non
         steps, values = curves(task, runs)
         bands.append(Band(variant, steps, scale * values))
     goals = [Goal(goal.name, goal.env_steps, scale * goal.value) for goal in goals_of(task)]
-    note = f"mean and range over seeds, {task.eval_episodes} episodes each"
+    note = (
+        f"{seeds_in_words([len(runs) for runs in by_variant.values()])}, {task.eval_episodes} episodes per evaluation"
+    )
     plot_bands(path, bands, task.name, note, label, goals, limits)
+
+
+def seeds_in_words(counts: Sequence[int]) -> str:
+    """What is drawn, of variants with ``counts`` seeds."""
+    low, high = min(counts), max(counts)
+    if high == 1:
+        return "one seed"
+    return f"mean and range over {low if low == high else f'{low} to {high}'} seeds"
 
 
 def write_lines(path: Path, by_variant: Mapping[str, Sequence[Run]]) -> None:

@@ -110,13 +110,13 @@ def _draw(axes: Any, band: Band, colour: str) -> None:
     mean = band.values.mean(axis=0)
     low, high = band.values.min(axis=0), band.values.max(axis=0)
     axes.fill_between(band.env_steps, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.plot(band.env_steps, mean, color=colour, linewidth=2.2, label=f"{band.name} ({len(band.values)})")
+    axes.plot(band.env_steps, mean, color=colour, linewidth=2.2, label=f"{band.name}, n = {len(band.values)}")
     axes.plot(band.env_steps[-1:], mean[-1:], "o", color=colour, markersize=5, clip_on=False)
 
 
 def _style(axes: Any, title: str, note: str, label: str) -> None:
     draw_heading(axes, title, note)
-    axes.set_xlabel("environment steps (1)", color=TEXT_COLOUR)
+    axes.set_xlabel("environment steps", color=TEXT_COLOUR)
     axes.set_ylabel(label, color=TEXT_COLOUR)
     axes.set_xlim(left=0.0)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)

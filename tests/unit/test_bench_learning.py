@@ -302,6 +302,33 @@ def test_a_curve_is_one_number_per_evaluation(tools, task, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ([1], "one seed"),
+        ([1, 1], "one seed"),
+        ([3, 3], "mean and range over 3 seeds"),
+        ([3, 1], "mean and range over 1 to 3 seeds"),
+    ],
+)
+def test_a_picture_says_how_many_seeds_it_shows(tools, counts, words):
+    assert tools.report.seeds_in_words(counts) == words
+
+
+def test_a_pictures_pure_numbers_have_no_unit_that_reads_as_a_footnote(tools, task, tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    labels: list[str] = []
+    for axis in ("set_xlabel", "set_ylabel"):
+        monkeypatch.setattr(Axes, axis, lambda self, label, **look: labels.append(label))
+    task = replace(task, steps=100)
+    runs = tools.runs.runs_of([task], tmp_path, 2, [])
+    for run in runs:
+        make_finished(run, [-2.0, -1.0])
+    tools.report.draw(tmp_path / "p.png", task, {"sac": runs})
+    assert labels == ["environment steps", "return per episode"]
+
+
+@pytest.mark.parametrize(
     ("values", "iqm"),
     [([3.0], 3.0), ([1.0, 3.0], 2.0), ([0.0, 10.0, 50.0], 15.0), ([-1e6, 4.0, 6.0, 1e6], 5.0)],
 )
