@@ -18,6 +18,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 
 from learning_machine import Machine
@@ -30,7 +31,8 @@ from robotsac.cli.console import StatusLine, print_error, spell_out, tell
 from robotsac.cli.gym_world import require_learnable
 from robotsac.errors import ConfigError, RobotsacError, StorageError, path_command
 
-INTERRUPTED, NAME_CHARS = 130, 100
+INTERRUPTED = 130
+NAME_CHARS, DIGEST_CHARS = 100, 8
 ENV_STEPS, ENV_EVAL_EVERY, ENV_SEEDS = 100_000, 5000, 3
 """Of an ``--env`` that is no task: as HalfCheetah is measured."""
 
@@ -63,7 +65,7 @@ def main() -> None:
     except KeyboardInterrupt:  # while nothing ran yet, or no more
         sys.exit(INTERRUPTED)
     for other in elsewhere:
-        tell(f"{other.name}: {State.RUNNING.value}, and not in these figures")
+        tell(f"{other.label}: {State.RUNNING.value}, and not in these figures")
     print(json.dumps(results) if arguments.json else table(results))
     sys.exit(INTERRUPTED if interrupted else 1 if failed or elsewhere else 0)
 
@@ -112,11 +114,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
 
 
 def task_of(arguments: argparse.Namespace) -> Task:
-    """The task that ``--env`` and the options beside it make, without a goal; its name is the id's and its options'."""
+    """The task that ``--env`` and the options beside it make, without a goal; its name is made of them."""
     steps = arguments.steps or ENV_STEPS
-    words = "-".join([arguments.env, *(arguments.set or [])])
+    words = [arguments.env, f"steps={steps}", *(arguments.set or [])]
     return Task(
-        name=re.sub(r"[^A-Za-z0-9._=]+", "-", words).strip("-").lower()[:NAME_CHARS],
+        name=folder_name("-".join(words)),
+        title=" ".join(words),
         arguments=("--env", arguments.env, *GYM),
         options=tuple(arguments.set or ()),
         variants={"sac": ()},
@@ -125,6 +128,15 @@ def task_of(arguments: argparse.Namespace) -> Task:
         eval_episodes=10,
         seeds=ENV_SEEDS,
     )
+
+
+def folder_name(words: str) -> str:
+    """Of ``words``; where they are too many, a digest tells them from others that begin alike."""
+    name = re.sub(r"[^A-Za-z0-9._=]+", "-", words).strip("-").lower()
+    if len(name) <= NAME_CHARS:
+        return name
+    digest = sha256(words.encode()).hexdigest()[:DIGEST_CHARS]
+    return f"{name[: NAME_CHARS - 1 - DIGEST_CHARS]}-{digest}"
 
 
 def require_variants(tasks: Sequence[Task], wanted: Sequence[str]) -> None:

@@ -41,14 +41,14 @@ def run_all(
     refused: dict[Path, Run] = {}  # the first one that was, by its variant's folder
     failed = [run for run in runs if run.state() is State.DIVERGED]
     for run in failed:
-        tell(f"{run.name}: has diverged; see {run.folder / LOG}")
+        tell(f"{run.label}: has diverged; see {run.folder / LOG}")
     with counted_signals() as signals:
         try:
             while (waiting or running) and not signals.count:
                 while waiting and len(running) < machine.jobs:
                     run = waiting.popleft()
                     if alike := refused.get(run.folder.parent):
-                        tell(f"{run.name}: not started, it would fail as seed {alike.seed} did")
+                        tell(f"{run.label}: not started, it would fail as seed {alike.seed} did")
                     elif run.state() in TO_DO:  # still: another one may have been started on the same folder
                         running[run] = run.start(machine)
                 time.sleep(POLL_S)
@@ -68,7 +68,7 @@ def _standing(running: Iterable[Run], waiting: int, asked: int) -> str:
 
 def _progress(run: Run) -> str:
     lines = run.evaluations()
-    return f"{run.name}: {lines[-1]['env_steps'] if lines else 0:,}/{run.task.steps:,}"
+    return f"{run.label}: {lines[-1]['env_steps'] if lines else 0:,}/{run.task.steps:,}"
 
 
 def _reap(running: dict[Run, Life], refused: dict[Path, Run], tell: Callable[[str], None]) -> list[Run]:
@@ -80,12 +80,12 @@ def _reap(running: dict[Run, Life], refused: dict[Path, Run], tell: Callable[[st
         del running[run]
         if run.state() is State.FINISHED:
             last = run.evaluations()[-1]
-            tell(f"{run.name}: return {last['return_mean']:.2f} after {last['wall_s']:.0f} s")
+            tell(f"{run.label}: return {last['return_mean']:.2f} after {last['wall_s']:.0f} s")
         else:
             failed.append(run)
             known = code == ConfigError.exit_code and refused.setdefault(run.folder.parent, run) is not run
             error = None if known else run.error(life)
-            tell(f"{run.name}: ended with exit code {code}; see {run.folder / LOG}" + _words(error))
+            tell(f"{run.label}: ended with exit code {code}; see {run.folder / LOG}" + _words(error))
     return failed
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from learning_runs import Run, State
-from learning_tasks import Task
+from learning_tasks import Task, shortened
 
 from robotsac.learner.bands import Band, Goal, plot_bands
 from robotsac.learner.scores import Scores
@@ -137,7 +137,7 @@ def draw(path: Path, task: Task, by_variant: Mapping[str, Sequence[Run]]) -> Non
     note = (
         f"{seeds_in_words([len(runs) for runs in by_variant.values()])}, {task.eval_episodes} episodes per evaluation"
     )
-    plot_bands(path, bands, task.name, note, label, goals, limits)
+    plot_bands(path, bands, task.title or task.name, note, label, goals, limits)
 
 
 def seeds_in_words(counts: Sequence[int]) -> str:
@@ -160,17 +160,21 @@ def write_lines(path: Path, by_variant: Mapping[str, Sequence[Run]]) -> None:
 def table(results: dict[str, Any]) -> str:
     """For people: a row per variant and step that counts; n is how many seeds are finished, of how many.
 
-    Updates are those at the end, the mean over seeds. Tasks without a finished run stand below it, in words.
+    Updates are those at the end, the mean over seeds. Below it stands what shortened names are short for, and which tasks
+    have no finished run.
     """
-    width = 2 + max(map(len, ("task", *results["tasks"])))
+    width = 2 + max(map(len, ("task", *map(shortened, results["tasks"]))))
     header = (
         f"{'task':<{width}}{'variant':<12}{'n':>6}{'steps':>11}{'updates':>11}{'mean':>11}{'sd':>10}{'iqm':>11}"
         f"  {'goal':<34}each seed"
     )
     rows, below = [], []
     for name, task in results["tasks"].items():
+        shown = shortened(name)
         if not task["variants"]:
-            below.append(f"{name}: no finished run")
+            below.append(f"{shown}: no finished run")
+        elif shown != name:
+            below.append(f"{shown}: {' '.join(task['arguments'])}")
         for variant, found in task["variants"].items():
             seeds = f"{found['n']}/{found['asked']}"
             for step, score in found["at"].items():
@@ -179,7 +183,7 @@ def table(results: dict[str, Any]) -> str:
                 sd = NOTHING if score["sd"] is None else f"{score['sd']:.2f}"
                 each = " ".join(f"{value:.2f}" for value in score["each"])
                 rows.append(
-                    f"{name:<{width}}{variant:<12}{seeds:>6}{int(step):>11,}{updates:>11}{score['mean']:>11.2f}{sd:>10}"
+                    f"{shown:<{width}}{variant:<12}{seeds:>6}{int(step):>11,}{updates:>11}{score['mean']:>11.2f}{sd:>10}"
                     f"{score['iqm']:>11.2f}  {', '.join(goals):<34}{each}"
                 )
     return "\n".join([header, *rows, *below] if rows else below)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from learning_machine import ROOT, Machine
-from learning_tasks import Task
+from learning_tasks import Task, shortened
 
 from robotsac.child_error import read_logged_error
 from robotsac.config import load_config, load_learner_settings
@@ -63,6 +63,11 @@ class Run:
     def name(self) -> str:
         """For people."""
         return f"{self.task.name}/{self.variant}/seed {self.seed}"
+
+    @property
+    def label(self) -> str:
+        """The name, where a line must have room for more."""
+        return f"{shortened(self.task.name)}/{self.variant}/seed {self.seed}"
 
     def arguments(self) -> list[str]:
         """Of ``robotsac train --sync``, but for the run folder; from the repository's root."""

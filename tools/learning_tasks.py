@@ -8,6 +8,9 @@ from typing import Literal
 Options = tuple[str, ...]
 """``key.path=value``, one per ``--set``."""
 
+SHOWN_CHARS = 32
+"""Of a name: what most ids and their steps need."""
+
 GYM = ("--config", "configs/gym.toml")
 
 
@@ -16,7 +19,8 @@ class Task:
     """One row of the benchmark.
 
     Args:
-        name: on the command line.
+        name: on the command line, of its folder and its files.
+        title: above its picture; ``""`` = its name.
         arguments: of ``robotsac train --sync``: world and configuration.
         options: of all variants.
         variants: by name, what each adds.
@@ -39,12 +43,21 @@ class Task:
     must_at: int = 0
     stretch: float | None = None
     stretch_at: int = 0
+    title: str = ""
 
     @property
     def env_id(self) -> str | None:
         """Of gymnasium; ``None`` for an arm."""
         option, world, *_ = self.arguments
         return world if option == "--env" else None
+
+
+def shortened(name: str) -> str:
+    """``name`` as a table and a line have room for it, cut between its words where it can be."""
+    if len(name) <= SHOWN_CHARS:
+        return name
+    room = name[: SHOWN_CHARS - 1]
+    return (room.rpartition("-")[0] or room) + "…"
 
 
 # One joint, one torque: smaller networks and larger steps than on HalfCheetah learn it in a tenth of the time.

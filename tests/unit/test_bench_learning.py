@@ -314,6 +314,17 @@ def test_a_picture_says_how_many_seeds_it_shows(tools, counts, words):
     assert tools.report.seeds_in_words(counts) == words
 
 
+@pytest.mark.parametrize(("title", "shown"), [("", "quick"), ("Pendulum-v1 steps=100", "Pendulum-v1 steps=100")])
+def test_a_pictures_title_is_the_tasks_or_else_its_name(tools, task, tmp_path, monkeypatch, title, shown):
+    titles: list[str] = []
+    monkeypatch.setattr(tools.report, "plot_bands", lambda path, bands, title, *rest: titles.append(title))
+    task = replace(task, steps=100, title=title)
+    (run,) = tools.runs.runs_of([task], tmp_path, 1, [])
+    make_finished(run, [-2.0, -1.0])
+    tools.report.draw(tmp_path / "p.png", task, {"sac": [run]})
+    assert titles == [shown]
+
+
 def test_a_pictures_pure_numbers_have_no_unit_that_reads_as_a_footnote(tools, task, tmp_path, monkeypatch):
     from matplotlib.axes import Axes
 
@@ -394,12 +405,14 @@ def test_any_gymnasium_id_can_be_measured(tmp_path):
     assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "new/folder/s.json").read_text())
     ((name, task),) = summary["tasks"].items()
-    assert name.startswith("pendulum-v1-learn.hidden=-8-")
+    assert name == "pendulum-v1-steps=120-learn.hidden=-8-learn.start_steps=50-learn.batch_size=16"
     assert task["variants"]["sac"]["curve"]["env_steps"] == [60, 120]
     assert task["variants"]["sac"]["updates"] == [70], "one each after the first 50 steps"
     assert "learn.hidden=[8]" in summary["command"] and not task["goals"]
-    (row,) = done.stdout.splitlines()[1:]
-    assert " 1/1 " in row and row.startswith("pendulum-v1")
+    row, below = done.stdout.splitlines()[1:]
+    assert " 1/1 " in row and row.startswith("pendulum-v1-steps=120…  sac ")
+    assert below.startswith("pendulum-v1-steps=120…: --env Pendulum-v1 ") and "--set learn.start_steps=50" in below
+    assert summary["machines"][0]["runs"] == [f"{name}/sac/seed 0"], "in full"
     (folder,) = (tmp_path / "out").glob("*/sac/seed-0")
     lock = FileLock(folder / "sync.lock")
     assert lock.acquire()
@@ -432,6 +445,40 @@ def test_what_is_interrupted_before_it_begins_ends_without_a_traceback(tools, tm
     with pytest.raises(SystemExit) as caught:
         tools.bench.main()
     assert caught.value.code == 130
+
+
+def test_the_task_of_an_id_is_named_after_all_that_makes_it_another_one(tools):
+    def named(*words: str) -> str:
+        return tools.bench.task_of(tools.bench.parse(["--env", "Pendulum-v1", "--out", "out", *words])).name
+
+    many = [word for k in range(9) for word in ("--set", f"learn.an_option_of_many={k}")]
+    asked = ([], ["--steps", "600"], ["--set", "learn.n_step=3"], many, [*many, "--set", "learn.n_step=3"])
+    names = [named(*words) for words in asked]
+    assert len(set(names)) == len(names) and max(map(len, names)) == 100
+    assert named("--steps", "100000") == named() == "pendulum-v1-steps=100000"
+
+
+def test_the_title_of_an_ids_picture_is_broken_between_its_options_only(tools):
+    from robotsac.learner.heading import TITLE_PT, _lines
+
+    options = ["learn.start_steps=200", "learn.hidden=[32]", "learn.critic_layer_norm=true", "learn.critic_lr=1e-3"]
+    words = [word for option in options for word in ("--set", option)]
+    task = tools.bench.task_of(tools.bench.parse(["--env", "Pendulum-v1", "--out", "out", *words]))
+    lines = _lines(task.title, TITLE_PT, "bold")
+    assert len(lines) > 1 and " ".join(lines).split() == ["Pendulum-v1", "steps=100000", *options]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("halfcheetah-normalised", "halfcheetah-normalised"),
+        ("w" * 32, "w" * 32),
+        ("w" * 33, "w" * 31 + "…"),
+        ("pendulum-v1-steps=600-learn.start_steps=200", "pendulum-v1-steps=600…"),
+    ],
+)
+def test_a_long_name_is_shown_in_part(tools, name, shown):
+    assert tools.tasks.shortened(name) == shown
 
 
 @pytest.mark.parametrize(
