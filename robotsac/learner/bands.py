@@ -76,7 +76,8 @@ def plot_bands(
         _draw(axes, band, COLOURS[number % len(COLOURS)])
     end = max((float(band.env_steps[-1]) for band in bands), default=0.0)
     for goal in goals:
-        _draw_goal(axes, goal, max(end, goal.env_steps))
+        above = any(other.env_steps == goal.env_steps and other.value > goal.value for other in goals)
+        _draw_goal(axes, goal, max(end, goal.env_steps), below=above)
     _style(axes, title, note, label)
     if limits is not None:
         axes.set_ylim(*limits)
@@ -90,15 +91,16 @@ def plot_bands(
         ) from error
 
 
-def _draw_goal(axes: Any, goal: Goal, end: float) -> None:
-    """From its step to ``end``: two goals of one height stand beside each other, not on each other."""
+def _draw_goal(axes: Any, goal: Goal, end: float, below: bool) -> None:
+    """From its step to ``end``: two goals of one height stand beside each other, not on each other; ``below``: its name."""
     axes.plot([goal.env_steps, end], [goal.value] * 2, color=GOAL_COLOUR, linewidth=1.0, linestyle=(0, (4, 3)))
     axes.plot([goal.env_steps], [goal.value], marker="v", color=GOAL_COLOUR, markersize=6, clip_on=False)
     late = goal.env_steps > LATE * end
     axes.annotate(
         goal.name,
         (goal.env_steps, goal.value),
-        xytext=(-4 if late else 4, 5),
+        xytext=(-4 if late else 4, -6 if below else 5),
+        va="top" if below else "bottom",
         textcoords="offset points",
         ha="right" if late else "left",
         fontsize=8,
