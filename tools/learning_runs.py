@@ -17,6 +17,7 @@ from learning_machine import ROOT, Machine
 from learning_tasks import Task, shortened
 
 from robotsac.child_error import read_logged_error
+from robotsac.cli.enough_steps import require_enough
 from robotsac.config import load_config, load_learner_settings
 from robotsac.errors import ConfigError, RobotsacError
 from robotsac.learner.durable import write_file
@@ -81,15 +82,19 @@ class Run:
         """What these arguments come to now, files and defaults included, as JSON data.
 
         Raises:
-            ConfigError: a mistake in them.
+            ConfigError: a mistake in them, or steps that are too few to learn anything from.
         """
         words = self.arguments()
         given = {option: [words[k + 1] for k, word in enumerate(words) if word == option] for option in OPTIONS}
         with chdir(ROOT):
             files = [Path(file) for file in given["--config"]]
             if self.task.env_id is not None:
-                return {"learn": load_learner_settings(files, given["--set"]).learn.model_dump(mode="json")}
-            tree = load_config(given["--robot"][-1], files, given["--set"]).model_dump(mode="json")
+                learn = load_learner_settings(files, given["--set"]).learn
+                require_enough(self.task.steps, learn)
+                return {"learn": learn.model_dump(mode="json")}
+            config = load_config(given["--robot"][-1], files, given["--set"])
+        require_enough(self.task.steps, config.learn)
+        tree = config.model_dump(mode="json")
         del tree["robot"]["model"]  # a path: the same one is another one in another checkout
         return tree
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from robotsac.cli.enough_steps import require_enough
 from robotsac.cli.options import run_folder
 from robotsac.cli.sync_options import ARM_ID, SyncOptions
 from robotsac.config import Config, LearnConfig, load_config, load_learner_settings
@@ -60,11 +61,12 @@ def new_settings(options: SyncOptions, files: Sequence[Path], overrides: Sequenc
     """Of a run that begins, with a folder that is free.
 
     Raises:
-        ConfigError: a mistake in the configuration, or a folder with a run in it.
+        ConfigError: a mistake in the configuration, steps that are too few, or a folder with a run in it.
     """
     env = options.env or ARM_ID
     config = load_config(options.robot, files, overrides) if env == ARM_ID else None
     learn = load_learner_settings(files, overrides).learn if config is None else config.learn
+    require_enough(options.steps, learn)
     name = options.run or f"{_slug(env)}-s{learn.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = run_folder(name, name)
     require_free(folder)

@@ -16,6 +16,7 @@ from robotsac.actor.evaluate import Evaluation
 from robotsac.actor.folder import CONFIG_FILE, writable
 from robotsac.cli.collect import torque_words
 from robotsac.cli.console import StatusLine, say, tell
+from robotsac.cli.enough_steps import require_enough
 from robotsac.cli.evaluate import evaluate_bundle
 from robotsac.cli.inspect import find_bundle
 from robotsac.cli.learn import require_learner
@@ -23,12 +24,10 @@ from robotsac.cli.learner_process import LearnerProcess, learner_arguments
 from robotsac.cli.options import run_folder
 from robotsac.cli.train_resume import Done, eval_command, require_new, require_resumable, typed_to_resume
 from robotsac.config import Config, load_config
-from robotsac.errors import ConfigError, RobotsacError
+from robotsac.errors import RobotsacError
 from robotsac.signals import counted_signals
 
 HELD_OUT_SEED = 1_000_000
-# What is suggested instead of too few steps: reach takes about so many, and other tasks some multiple of their start.
-STEPS_MIN, USEFUL_FACTOR = 10_000, 10
 INTERRUPTED = 130
 
 
@@ -54,7 +53,7 @@ def run_train(asked: TrainOptions, files: list[Path], overrides: list[str], as_j
     folder = run_folder(asked.run, f"{Path(robot).stem}-{time.strftime('%Y%m%d-%H%M%S')}")
     address = f"tcp://127.0.0.1:{_free_port()}"
     config = load_config(robot, files, [*overrides, f"link.address={address!r}"])
-    _require_enough(steps, config.learn.start_steps)
+    require_enough(steps, config.learn)
     require_learner(config.learn)
     done = require_resumable(folder, robot, config, steps) if asked.resume else require_new(folder, robot)
     with writable(folder):
@@ -111,16 +110,6 @@ def _interrupted(folder: Path, robot: str, done: Done, report: CollectReport, as
         }
         say(json.dumps(summary))
     return INTERRUPTED
-
-
-def _require_enough(steps: int, start_steps: int) -> None:
-    """Refuse before an arm moves what would be refused after it has. Raises ConfigError."""
-    if steps <= start_steps:
-        raise ConfigError(
-            f"--steps {steps} is too few to learn anything from",
-            reason=f"training begins after learn.start_steps {start_steps} steps",
-            command=f"--steps {max(STEPS_MIN, USEFUL_FACTOR * start_steps)}",
-        )
 
 
 def _collect(config: Config, options: CollectOptions, learner: LearnerProcess, status: StatusLine) -> CollectReport:

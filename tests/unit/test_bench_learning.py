@@ -492,6 +492,7 @@ def test_a_long_name_is_shown_in_part(tools, name, shown):
         (("--env", "Pendulum-v1", "--set", "learn.nonsense=1"), "nonsense"),
         (("--env", "Pandulum-v1", "--summary", "new/s.json"), "--summary new/s.json --out out --env Pendulum-v1\n"),
         (("--env", "CartPole-v1"), "its actions are Discrete(2)"),
+        (("--env", "Pendulum-v1", "--steps", "1500"), "--steps 1500 is too few to learn anything from"),
         (("pendulum", "--summary", "/dev/null/s/s.json"), "cannot be made"),
     ],
 )

@@ -483,7 +483,7 @@ def test_what_cannot_be_trained_is_refused_in_words_and_leaves_nothing_behind(
 def test_a_run_that_is_stopped_before_its_first_step_still_writes_valid_json(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(SyncLearning, "run", lambda self, hooks: signal.raise_signal(signal.SIGTERM))
-    code, out, _ = command(monkeypatch, capsys, f"--sync {QUICK} --steps 100 --run a --json")
+    code, out, _ = command(monkeypatch, capsys, f"--sync {QUICK} --steps 300 --run a --json")
     assert code == 130
     assert "NaN" not in out
     assert json.loads(out.splitlines()[-1])["steps"] == 0

@@ -1,7 +1,9 @@
-"""What ``robotsac train`` refuses to leave aside, and what it says of a discount that nobody chose."""
+"""What ``robotsac train`` refuses (options that mean nothing, too few steps), and what it says of a discount nobody chose."""
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -58,7 +60,47 @@ def test_an_option_that_would_be_left_aside_is_refused_also_with_its_default(
     assert len(lines) == 3 and not list(tmp_path.iterdir())
 
 
-QUICK = "--sync --run a --steps 30 --eval-every 30 --eval-episodes 1 --set learn.device=cpu --set learn.hidden=[8]"
+# ---- steps that are too few ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "instead"),
+    [
+        ("--env Pendulum-v1 --config gym --steps 1500", 5001, 50_000),
+        ("--env Pendulum-v1 --steps 300", 301, 10_000),
+        ("--robot arm0-sim --steps 1", 301, 10_000),
+        ("--robot arm0-sim --steps 302 --set learn.n_step=3", 303, 10_000),
+        ("--env Pendulum-v1 --steps 20299 --set learn.updates_per_step=0.00005", 20_300, 40_600),
+    ],
+)
+def test_a_run_that_would_end_before_its_first_update_is_refused(monkeypatch, capsys, tmp_path, text, first, instead):
+    code, err = command(monkeypatch, capsys, f"--sync {text}")
+    assert code == 2
+    what, why, instead_of_it = err.splitlines()
+    assert "is too few to learn anything from" in what and f"first update is due at step {first}" in why
+    assert instead_of_it.startswith("   try: robotsac train --sync ") and instead_of_it.endswith(f" --steps {instead}")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text", ["", "--set learn.n_step=3", "--set learn.updates_per_step=0.3", "--set learn.batch_size=256"]
+)
+def test_as_many_steps_as_are_not_refused_make_an_update(monkeypatch, capsys, tmp_path, text):
+    small = (
+        f"--sync --env Pendulum-v1 --run a --eval-episodes 1 --set learn.start_steps=20 --set learn.hidden=[8] {text}"
+    )
+    code, err = command(monkeypatch, capsys, f"{small} --steps 20")
+    assert code == 2
+    (steps,) = re.findall(r"due at step (\d+)", err)
+    code, err = command(monkeypatch, capsys, f"{small} --steps {steps} --set learn.device=cpu")
+    assert code == 0, err
+    assert json.loads((tmp_path / "runs/a/summary.json").read_text())["updates"] >= 1
+
+
+# ---- a discount that nobody chose ---------------------------------------------------------------------------------------
+
+QUICK = "--sync --run a --steps 30 --eval-every 30 --eval-episodes 1 --set learn.device=cpu --set learn.hidden=[8] "
+QUICK += "--set learn.start_steps=20"
 
 
 @pytest.mark.parametrize(
