@@ -110,21 +110,24 @@ class SyncLearning:
     def run(self, hooks: Hooks) -> None:
         """Until the steps are done or ``hooks.should_stop``; ends with an evaluation unless stopped.
 
-        Begins a new episode. An evaluation that an earlier life of the run was stopped in comes first.
+        Begins a new episode. Updates and an evaluation that an earlier life of the run was stopped in come first.
 
         Raises:
             RobotsacError: training has diverged, or from the worlds.
         """
-        self._evaluate_if_due(hooks)
+        self._learn_and_look(hooks)
         obs = self.world.reset()
         while self.env_steps < self.plan.steps and not hooks.should_stop():
             obs = self.step(obs)
-            for _ in range(self._limiter.updates_allowed(self.replay.total, self.state.updates)):
-                self.update()
             hooks.on_step()
-            self._evaluate_if_due(hooks)
+            self._learn_and_look(hooks)
 
-    def _evaluate_if_due(self, hooks: Hooks) -> None:
+    def _learn_and_look(self, hooks: Hooks) -> None:
+        """What is due after a step: updates, then an evaluation. A stop ends it between two updates, without the rest."""
+        for _ in range(self._limiter.updates_allowed(self.replay.total, self.state.updates)):
+            if hooks.should_stop():
+                return
+            self.update()
         looks = self.env_steps % self.plan.eval_every == 0 or self.env_steps == self.plan.steps
         if looks and self.env_steps != self.evaluated_at and (evaluation := self.evaluate(hooks)) is not None:
             self.evaluated_at = self.env_steps

@@ -172,6 +172,14 @@ def test_a_request_to_stop_is_obeyed_at_the_next_step_and_nothing_is_evaluated()
     assert not found
 
 
+def test_a_request_to_stop_is_obeyed_between_two_updates_of_a_step_too():
+    learning = ladder(60, eval_every=22, updates_per_step=10)
+    found: list[Evaluation] = []
+    learning.run(Hooks(should_stop=lambda: learning.state.updates >= 3, on_evaluation=found.append))
+    assert (learning.env_steps, learning.state.updates) == (22, 3), "of the ten of the first step that has any"
+    assert not found
+
+
 def test_an_evaluation_that_is_stopped_in_the_middle_does_not_count():
     learning = ladder(10, eval_episodes=3)
     found: list[Evaluation] = []

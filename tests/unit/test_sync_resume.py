@@ -139,6 +139,20 @@ def test_an_evaluation_that_was_stopped_in_the_middle_comes_first(tmp_path):
     assert len(again.world.asked) == asked and "critic_loss" in found[0].losses
 
 
+def test_updates_that_were_stopped_in_the_middle_come_first_and_then_the_evaluation_they_belong_to(tmp_path):
+    whole, cut = (ladder(59, updates_per_step=4) for _ in range(2))
+    lines: list[Evaluation] = []
+    whole.run(Hooks(on_evaluation=lines.append))
+    cut.run(Hooks(should_stop=lambda: cut.state.updates == whole.state.updates - 3))
+    assert (cut.env_steps, cut.evaluated_at) == (59, 0)
+    checkpoints(tmp_path).save(cut, (), 1)
+    again, _ = restored(tmp_path, ladder(59, episode=12, updates_per_step=4))
+    found: list[Evaluation] = []
+    again.run(Hooks(on_evaluation=found.append))
+    assert [(e.updates, e.returns, e.losses) for e in found] == [(e.updates, e.returns, e.losses) for e in lines]
+    assert not again.world.asked, "nothing else was left to do"
+
+
 def test_the_worlds_generators_are_restored_and_its_episodes_are_new_ones(tmp_path):
     def pendulum(env_steps: int) -> GymWorld:
         return GymWorld(make_env("Pendulum-v1"), Streams.of(7, env_steps).world)
