@@ -18,7 +18,7 @@ from learning_tasks import Task, shortened
 
 from robotsac.child_error import read_logged_error
 from robotsac.cli.enough_steps import require_enough
-from robotsac.config import load_config, load_learner_settings
+from robotsac.config import load_config, load_gym_settings
 from robotsac.errors import ConfigError, RobotsacError
 from robotsac.learner.durable import write_file
 from robotsac.learner.resume_rules import tree_differences
@@ -89,9 +89,9 @@ class Run:
         with chdir(ROOT):
             files = [Path(file) for file in given["--config"]]
             if self.task.env_id is not None:
-                learn = load_learner_settings(files, given["--set"]).learn
-                require_enough(self.task.steps, learn)
-                return {"learn": learn.model_dump(mode="json")}
+                settings = load_gym_settings(files, given["--set"])
+                require_enough(self.task.steps, settings.learn)
+                return settings.model_dump(mode="json", exclude={"link"})
             config = load_config(given["--robot"][-1], files, given["--set"])
         require_enough(self.task.steps, config.learn)
         tree = config.model_dump(mode="json")

@@ -16,6 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
 
+from robotsac.actor.held_noise import HeldNoise
 from robotsac.errors import ConfigError, DriverUnavailable, RobotsacError
 from robotsac.learner.world import Outcome, Seeds, Vector
 from robotsac.records import EpisodeEnd
@@ -30,12 +31,13 @@ class GymWorld:
         env: made, and nobody else's.
         seeds: that of episodes begins the first one, and with it all that follow; it is held-out episode 0's, and the
             next numbers are those of the others.
+        noise_hold_s: how long the policy's noise stays as it was drawn, s; 0 = one step.
 
     Raises:
-        ConfigError: spaces that SAC does not fit.
+        ConfigError: spaces that SAC does not fit, or noise to hold where no step has a length in seconds.
     """
 
-    def __init__(self, env: gymnasium.Env[Any, Any], seeds: Seeds) -> None:
+    def __init__(self, env: gymnasium.Env[Any, Any], seeds: Seeds, noise_hold_s: float = 0.0) -> None:
         self._name = name_of(env)
         observation, action = env.observation_space, env.action_space
         if not isinstance(observation, Box):
@@ -47,7 +49,9 @@ class GymWorld:
         self._env = env
         self._seed: int | None = seeds.episodes
         self._first_held_out = seeds.episodes
-        self._random, self._noise = (np.random.default_rng(seed) for seed in (seeds.random_action, seeds.noise))
+        random, noise = (np.random.default_rng(seed) for seed in (seeds.random_action, seeds.noise))
+        self._generators = {"random_action": random, "noise": noise}
+        self._noise = _held(self._name, noise_hold_s, control_rate_of(env), noise)
         self._low, self._high = action.low.astype(np.float64), action.high.astype(np.float64)
         self._space = action
         self.obs_dim = math.prod(observation.shape)
@@ -55,6 +59,7 @@ class GymWorld:
 
     def reset(self, held_out: int | None = None) -> Vector:
         """See :class:`~robotsac.learner.world.World`."""
+        self._noise.renew()
         seed, self._seed = self._seed, None
         obs, _ = self._env.reset(seed=seed if held_out is None else self._first_held_out + held_out)
         return self._flat(obs)
@@ -83,15 +88,15 @@ class GymWorld:
 
     def random_action(self) -> Vector:
         """Uniform, as SAC implementations begin (Spinning Up, start_steps)."""
-        return self._random.uniform(-1.0, 1.0, self.act_dim).astype(np.float32)
+        return self._generators["random_action"].uniform(-1.0, 1.0, self.act_dim).astype(np.float32)
 
     def noise(self, size: int) -> Vector:
-        """Anew at each step."""
-        return self._noise.standard_normal(size, dtype=np.float32)
+        """Held as long as ``collect.noise_hold_s`` says."""
+        return self._noise.draw(size)
 
     def generators(self) -> dict[str, np.random.Generator]:
         """See :class:`~robotsac.learner.world.World`."""
-        return {"random_action": self._random, "noise": self._noise}
+        return self._generators
 
     def close(self) -> None:
         """See :class:`~robotsac.learner.world.World`."""
@@ -154,6 +159,16 @@ def control_rate_of(env: gymnasium.Env[Any, Any]) -> float | None:
     """Control steps per second, Hz, where the environment tells its time step (``dt``, s)."""
     dt_s = getattr(env.unwrapped, "dt", None)
     return 1.0 / float(dt_s) if isinstance(dt_s, int | float | np.number) and dt_s > 0 else None
+
+
+def _held(name: str, hold_s: float, control_rate_hz: float | None, rng: np.random.Generator) -> HeldNoise:
+    if control_rate_hz is None and hold_s > 0:
+        raise ConfigError(
+            f"collect.noise_hold_s is {hold_s:g} s, and steps of {name} have no length in seconds",
+            reason="the environment has no dt; without one, noise can only be drawn anew at each step",
+            command="--set collect.noise_hold_s=0",
+        )
+    return HeldNoise(hold_s, 1.0 / (control_rate_hz or 1.0), rng)
 
 
 def _unfit(name: str, why: str, command: str) -> ConfigError:

@@ -130,7 +130,7 @@ def _open(settings: Settings, env_steps: int) -> Opened:
     from robotsac.cli.gym_world import GymWorld, control_rate_of, make_env
 
     made = make_env(settings.env)
-    world = GymWorld(made, streams.world)
+    world = GymWorld(made, streams.world, settings.collect.noise_hold_s)
     return Opened(world, GymWorld(make_env(settings.env), streams.exam), control_rate_of(made))
 
 

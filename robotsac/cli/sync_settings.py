@@ -14,9 +14,9 @@ from typing import Any
 from robotsac.cli.enough_steps import require_enough
 from robotsac.cli.options import run_folder
 from robotsac.cli.sync_options import ARM_ID, SyncOptions
-from robotsac.config import Config, LearnConfig, load_config, load_learner_settings
+from robotsac.config import CollectConfig, Config, LearnConfig, load_config, load_gym_settings
 from robotsac.config.folders import find_robot
-from robotsac.config.loading import laid_over, learner_settings_of, merge, read_tree, validate
+from robotsac.config.loading import gym_settings_of, laid_over, merge, read_tree, validate
 from robotsac.errors import ConfigError
 from robotsac.learner.resume_rules import tree_differences
 from robotsac.learner.run_folder import run_argument
@@ -29,11 +29,12 @@ HELD_OUT = ("env", "plan", "versions")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Of one run; ``config`` is ``None`` in an environment that is no arm."""
+    """Of one run; ``config`` is ``None`` in an environment that is no arm, which has ``learn`` and ``collect`` alone."""
 
     env: str
     plan: Plan
     learn: LearnConfig
+    collect: CollectConfig
     config: Config | None
     folder: Path
 
@@ -47,7 +48,7 @@ class Settings:
     def _tree(self) -> dict[str, Any]:
         if self.config is not None:
             return self.config.model_dump(mode="json")
-        return {"learn": self.learn.model_dump(mode="json")}
+        return {"learn": self.learn.model_dump(mode="json"), "collect": self.collect.model_dump(mode="json")}
 
     def differences(self, other: Settings) -> list[str]:
         """What ``other`` would make another run, in words."""
@@ -65,12 +66,13 @@ def new_settings(options: SyncOptions, files: Sequence[Path], overrides: Sequenc
     """
     env = options.env or ARM_ID
     config = load_config(options.robot, files, overrides) if env == ARM_ID else None
-    learn = load_learner_settings(files, overrides).learn if config is None else config.learn
-    require_enough(options.steps, learn)
-    name = options.run or f"{_slug(env)}-s{learn.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
+    tables = load_gym_settings(files, overrides) if config is None else config
+    require_enough(options.steps, tables.learn)
+    name = options.run or f"{_slug(env)}-s{tables.learn.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = run_folder(name, name)
     require_free(folder)
-    return Settings(env, Plan(options.steps, options.eval_every, options.eval_episodes), learn, config, folder)
+    plan = Plan(options.steps, options.eval_every, options.eval_episodes)
+    return Settings(env, plan, tables.learn, tables.collect, config, folder)
 
 
 def kept_settings(options: SyncOptions, files: Sequence[Path], overrides: Sequence[str]) -> Settings:
@@ -145,8 +147,9 @@ def _read(folder: Path, options: SyncOptions) -> tuple[Settings, dict[str, Any]]
 def _of(folder: Path, env: str, plan: Plan, tree: dict[str, Any]) -> Settings:
     if env == ARM_ID:
         config = validate(Config, tree, f"run {folder}")
-        return Settings(env, plan, config.learn, config, folder)
-    return Settings(env, plan, learner_settings_of(tree).learn, None, folder)
+        return Settings(env, plan, config.learn, config.collect, config, folder)
+    tables = gym_settings_of(tree)
+    return Settings(env, plan, tables.learn, tables.collect, None, folder)
 
 
 def _require_unfinished(folder: Path, kept: Settings) -> None:

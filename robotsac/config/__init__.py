@@ -1,11 +1,12 @@
 """Configuration: TOML files to one frozen tree."""
 
 from robotsac.config.learn import LearnConfig
-from robotsac.config.loading import load_config, load_learner_settings, robot_names
+from robotsac.config.loading import load_config, load_gym_settings, load_learner_settings, robot_names
 from robotsac.config.schema import (
     CollectConfig,
     Config,
     GuardConfig,
+    GymSettings,
     JointConfig,
     LearnerSettings,
     LinkConfig,
@@ -19,6 +20,7 @@ __all__ = [
     "CollectConfig",
     "Config",
     "GuardConfig",
+    "GymSettings",
     "JointConfig",
     "LearnConfig",
     "LearnerSettings",
@@ -28,6 +30,7 @@ __all__ = [
     "SpoolConfig",
     "TaskConfig",
     "load_config",
+    "load_gym_settings",
     "load_learner_settings",
     "robot_names",
 ]

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from robotsac.config.folders import config_folders, find_config, find_robot, require_file, robot_names
-from robotsac.config.schema import Config, DriverConfig, LearnerSettings, RobotConfig, TaskConfig
+from robotsac.config.schema import Config, DriverConfig, GymSettings, LearnerSettings, RobotConfig, TaskConfig
 from robotsac.errors import ROBOT_FILE, ConfigError, path_command
 
 Tree = dict[str, Any]
@@ -57,13 +57,27 @@ def load_learner_settings(files: Sequence[Path] = (), overrides: Sequence[str] =
     Raises:
         ConfigError: with every mistake found.
     """
-    return learner_settings_of(laid_over({}, files, overrides))
+    return _part(LearnerSettings, laid_over({}, files, overrides))
 
 
-def learner_settings_of(tree: Tree) -> LearnerSettings:
-    """``[link]`` and ``[learn]`` of ``tree``; see :func:`load_learner_settings`. Raises ConfigError."""
-    foreign = set(Config.model_fields) - set(LearnerSettings.model_fields)
-    return validate(LearnerSettings, {key: value for key, value in tree.items() if key not in foreign}, "the learner")
+def load_gym_settings(files: Sequence[Path] = (), overrides: Sequence[str] = ()) -> GymSettings:
+    """Likewise, and ``[collect]``.
+
+    Raises:
+        ConfigError: with every mistake found.
+    """
+    return gym_settings_of(laid_over({}, files, overrides))
+
+
+def gym_settings_of(tree: Tree) -> GymSettings:
+    """What :func:`load_gym_settings` takes of ``tree``. Raises ConfigError."""
+    return _part(GymSettings, tree)
+
+
+def _part(model: type[Model], tree: Tree) -> Model:
+    """``tree`` without the tables that ``model`` has no use for."""
+    foreign = set(Config.model_fields) - set(model.model_fields)
+    return validate(model, {key: value for key, value in tree.items() if key not in foreign}, "the learner")
 
 
 def laid_over(tree: Tree, files: Sequence[Path], overrides: Sequence[str]) -> Tree:
@@ -292,14 +306,16 @@ def _siblings(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
 
 __all__ = [
     "Config",
+    "GymSettings",
     "LearnerSettings",
     "RobotConfig",
     "config_folders",
     "find_config",
     "find_robot",
+    "gym_settings_of",
     "laid_over",
-    "learner_settings_of",
     "load_config",
+    "load_gym_settings",
     "load_learner_settings",
     "merge",
     "read_tree",

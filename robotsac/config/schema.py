@@ -227,3 +227,9 @@ class LearnerSettings(Table):
 
     link: LinkConfig = LinkConfig()
     learn: LearnConfig = LearnConfig()
+
+
+class GymSettings(LearnerSettings):
+    """The part that ``train --sync`` reads for an environment that is no arm; of ``[collect]``, ``noise_hold_s`` counts."""
+
+    collect: CollectConfig = CollectConfig()

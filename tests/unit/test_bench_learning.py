@@ -165,6 +165,7 @@ def test_an_older_run_is_known_by_what_it_wrote_down_itself(tools, task, tmp_pat
     make_finished(run, [-900.0, -800.0])
     (run.folder / "asked.json").write_text(json.dumps({"arguments": run.arguments()}))
     learn = run.settings()["learn"]
+    assert run.settings().keys() == {"learn", "collect"}
     learn.pop("n_step")  # a key that came later
     (run.folder / "config.json").write_text(json.dumps({"env": "Pendulum-v1", "learn": learn}))
     assert run.state() is tools.runs.State.FINISHED

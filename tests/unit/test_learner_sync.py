@@ -362,6 +362,26 @@ def test_held_out_episodes_begin_the_same_each_time_and_training_episodes_do_not
     np.testing.assert_array_equal([again.reset() for _ in range(3)], training)
 
 
+@pytest.mark.parametrize(("hold_s", "steps"), [(0.0, 1), (0.06, 3)])
+def test_noise_is_held_as_long_as_asked_and_drawn_anew_with_each_episode(hold_s, steps):
+    world = GymWorld(Box2x2(), SEEDS, hold_s)  # 0.02 s a step
+    world.reset()
+    drawn = np.array([world.noise(3) for _ in range(6)])
+    rng = np.random.default_rng(SEEDS.noise)
+    fresh = [rng.standard_normal(3, dtype=np.float32) for _ in range(9)]
+    np.testing.assert_array_equal(drawn, np.repeat(fresh, steps, axis=0)[:6])
+    world.noise(3)
+    world.reset()
+    np.testing.assert_array_equal(world.noise(3), fresh[6 // steps + 1])
+
+
+def test_noise_is_held_only_where_a_step_has_a_length():
+    with pytest.raises(ConfigError, match="no length in seconds") as caught:
+        GymWorld(make_env("MountainCarContinuous-v0"), SEEDS, 0.1)
+    assert caught.value.command == "--set collect.noise_hold_s=0"
+    GymWorld(make_env("MountainCarContinuous-v0"), SEEDS)
+
+
 def test_a_control_rate_is_what_the_environment_says():
     assert control_rate_of(make_env("Pendulum-v1")) == pytest.approx(20.0)
     assert control_rate_of(Box2x2()) == pytest.approx(50.0)
@@ -462,6 +482,25 @@ def test_a_run_leaves_its_settings_its_evaluations_its_picture_and_its_summary(m
     assert "exists already" in err and "--run a-2" in err
 
 
+def test_noise_that_is_held_is_another_run_and_is_kept_to_go_on(monkeypatch, capsys, tmp_path):
+    """Within the 0.1 s two steps of Pendulum have the same noise."""
+    monkeypatch.chdir(tmp_path)
+    seen: list[tuple[float, ...]] = []
+    act = SyncLearning.action
+
+    def note(self, obs, noise):
+        seen.append(tuple(noise))
+        return act(self, obs, noise)
+
+    monkeypatch.setattr(SyncLearning, "action", note)
+    code, _, err = command(monkeypatch, capsys, f"--sync {QUICK} --steps 110 --run a --set collect.noise_hold_s=0.1")
+    assert code == 0, err
+    acted = [noise for noise in seen if any(noise)]  # an evaluation has none
+    assert len(acted) == 10 and acted[0::2] == acted[1::2] and len(set(acted)) == 5
+    kept = json.loads((tmp_path / "runs/a/config.json").read_text())
+    assert kept["collect"]["noise_hold_s"] == 0.1
+
+
 @pytest.mark.parametrize(
     ("text", "code", "words"),
     [
@@ -473,6 +512,12 @@ def test_a_run_leaves_its_settings_its_evaluations_its_picture_and_its_summary(m
         ("--sync --env Pandulum-v1", 2, ["Pandulum"]),
         ("--sync --env Pendulum-v1 --set learn.prior_data=['x']", 2, ["prior_data"]),
         ("--sync --env Pendulum-v1 --set learn.horizon_s=0.01", 2, ["horizon_s"]),
+        (
+            "--sync --env MountainCarContinuous-v0 --set learn.discount=0.99 --set collect.noise_hold_s=0.2",
+            2,
+            ["collect.noise_hold_s is 0.2 s", "--set collect.noise_hold_s=0"],
+        ),
+        ("--sync --env Pendulum-v1 --set collect.noise_hold=0.2", 2, ["did you mean 'noise_hold_s'?"]),
     ],
 )
 def test_what_cannot_be_trained_is_refused_in_words_and_leaves_nothing_behind(

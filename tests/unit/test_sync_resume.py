@@ -312,6 +312,7 @@ def test_the_same_command_with_resume_goes_on_too(monkeypatch, capsys, cut_run):
             ["learn.critic_lr was 0.001, now 0.5", "--steps was 1000, now 2000"],
         ),
         ("--seed 4", ["learn.seed was 3, now 4"]),
+        ("--set collect.noise_hold_s=0.2", ["collect.noise_hold_s was 0.0, now 0.2"]),
         ("--config gym", ["learn.batch_size was 16, now 256", "learn.hidden was [8], now [256, 256]"]),
         ("--env Ant-v4", ["it learns in Pendulum-v1, not in Ant-v4"]),
         ("--robot arm0-sim", ["it learns in Pendulum-v1, not in the arm arm0-sim"]),
