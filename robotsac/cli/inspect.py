@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 from robotsac.actor.contract import robot_contract
 from robotsac.arm import open_arm
 from robotsac.cli.console import say
+from robotsac.cli.sync_settings import METRICS_FILE, environment_of
 from robotsac.config import load_config
 from robotsac.dynamics import RigidBody
 from robotsac.env.stability import check_gains, largest_inertias
@@ -21,7 +23,7 @@ def find_bundle(path: Path) -> Path:
     """The bundle file that a command means: a file itself, or the latest of a run folder.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none; also of a run that exports none.
     """
     if path.is_file():
         return path
@@ -29,6 +31,12 @@ def find_bundle(path: Path) -> Path:
         store = BundleStore(folder)
         if (entry := store.latest()) is not None and (folder / entry.file).is_file():
             return folder / entry.file
+    if (env := environment_of(path)) is not None:
+        raise ConfigError(
+            f"run {path} has no policy bundle",
+            reason=f"a bundle holds an arm's contract, and there is no arm in {env}: train --sync --env exports none",
+            command=f"cat {shlex.quote(str(path / METRICS_FILE))}",
+        )
     raise ConfigError(
         f"there is no policy at {path}",
         reason="neither a bundle file nor a run folder with policies in it",

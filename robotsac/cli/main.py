@@ -150,7 +150,8 @@ def train(
         str | None,
         typer.Option(
             help="With --sync: a gymnasium id with box spaces; default: the arm of --robot. Learning's defaults are "
-            "for arms at 50 Hz; --config gym is SAC as published for gymnasium's tasks. Of \\[collect], noise_hold_s counts."
+            "for arms at 50 Hz; --config gym is SAC as published for gymnasium's tasks. It exports no policy "
+            "bundle: a bundle holds an arm's contract. Of \\[collect], noise_hold_s counts."
         ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="With --sync: instead of learn.seed.")] = None,

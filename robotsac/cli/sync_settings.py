@@ -120,6 +120,15 @@ def summary_of(folder: Path) -> dict[str, Any]:
     return found
 
 
+def environment_of(folder: Path) -> str | None:
+    """The ``--env`` that a run learned in; ``None`` where it was an arm's, or no run of ``train --sync`` at all."""
+    try:
+        env = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))["env"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if env == ARM_ID else str(env)
+
+
 def _read(folder: Path, options: SyncOptions) -> tuple[Settings, dict[str, Any]]:
     """The settings, and the tree that they were read from."""
     path = folder / CONFIG_FILE

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cli_world import run
 
 from robotsac.cli import main as cli
 from robotsac.config import load_config, load_learner_settings
@@ -130,6 +131,24 @@ def test_denormals_are_flushed(monkeypatch, capsys):
     assert float(torch.tensor([1e-39]) * 1.0) != 0.0
     assert command(monkeypatch, capsys, f"{QUICK} --env Pendulum-v1")[0] == 0
     assert float(torch.tensor([1e-39]) * 1.0) == 0.0
+
+
+# ---- no bundle without an arm -------------------------------------------------------------------------------------------
+
+
+def test_a_run_without_an_arm_says_that_it_has_no_bundle(monkeypatch, capsys, tmp_path):
+    code, err = command(monkeypatch, capsys, f"{QUICK} --env Pendulum-v1")
+    assert code == 0, err
+    for typed in ("policy show runs/a", "eval --robot arm0-sim --policy runs/a"):
+        code, _, err = run(monkeypatch, capsys, *typed.split())
+        what, why, instead = err.splitlines()
+        assert code == 2 and "run runs/a has no policy bundle" in what
+        assert "there is no arm in Pendulum-v1" in why and instead == "   try: cat runs/a/metrics.jsonl"
+    assert Path("runs/a/metrics.jsonl").exists()
+    for config in ("{}", "[1]", "no JSON", '{"env": "robotsac/Arm-v0"}'):
+        Path("runs/a/config.json").write_text(config)
+        code, _, err = run(monkeypatch, capsys, "policy", "show", "runs/a")
+        assert code == 2 and "there is no policy at runs/a" in err
 
 
 # ---- configurations by name ---------------------------------------------------------------------------------------------
