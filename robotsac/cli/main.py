@@ -137,7 +137,13 @@ def train(
         float | None, typer.Option(min=0, max=1, help="Stop early at this success rate over 50 episodes.")
     ] = None,
     episodes: Annotated[int, typer.Option(min=0, help="Held-out episodes of the final evaluation.")] = 50,
-    sync: Annotated[bool, typer.Option("--sync", help="Act and learn in turn in one process, in simulation.")] = False,
+    sync: Annotated[
+        bool,
+        typer.Option(
+            "--sync",
+            help="Act and learn in turn in one process, in simulation. learn.prior_data is for learn, and for train without it.",
+        ),
+    ] = False,
     resume: Annotated[
         bool,
         typer.Option(

@@ -18,6 +18,7 @@ from robotsac.config import CollectConfig, Config, LearnConfig, load_config, loa
 from robotsac.config.folders import find_robot
 from robotsac.config.loading import gym_settings_of, laid_over, merge, read_tree, validate
 from robotsac.errors import ConfigError
+from robotsac.learner.prior_data import require_no_prior_data
 from robotsac.learner.resume_rules import tree_differences
 from robotsac.learner.run_folder import run_argument
 from robotsac.learner.sync_progress import Plan
@@ -62,11 +63,12 @@ def new_settings(options: SyncOptions, files: Sequence[Path], overrides: Sequenc
     """Of a run that begins, with a folder that is free.
 
     Raises:
-        ConfigError: a mistake in the configuration, steps that are too few, or a folder with a run in it.
+        ConfigError: a mistake in the configuration, prior data, steps that are too few, or a folder with a run in it.
     """
     env = options.env or ARM_ID
     config = load_config(options.robot, files, overrides) if env == ARM_ID else None
     tables = load_gym_settings(files, overrides) if config is None else config
+    require_no_prior_data(tables.learn)
     require_enough(options.steps, tables.learn)
     name = options.run or f"{_slug(env)}-s{tables.learn.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = run_folder(name, name)

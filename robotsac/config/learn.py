@@ -95,7 +95,7 @@ class LearnConfig(Table):
     normalise_obs: bool = False
     batch_size: Count = 256
     replay_capacity: Count = 1_000_000
-    # Replay logs of earlier runs on the same robot and task, and the share of each batch that comes from them.
+    # Replay logs of earlier runs on the same robot and task, and the share of each batch that comes from them; not with --sync.
     prior_data: tuple[str, ...] = ()
     prior_share: Share = 0.5
     # Critic updates per new transition, and the slack (in transitions) before either side waits for the other.

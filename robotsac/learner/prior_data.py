@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from robotsac.config.learn import LearnConfig
 from robotsac.contract import Contract
 from robotsac.errors import ANOTHER_RUN, CheckpointError, ConfigError
 from robotsac.learner.assembler import Assembler
@@ -22,6 +23,14 @@ from robotsac.records import Transitions
 READ_ROWS = 256
 WITHOUT = "--set learn.prior_data=[]"
 """The option that does without."""
+
+
+def require_no_prior_data(learn: LearnConfig) -> None:
+    """Refuse prior data where learning reads none. Raises ConfigError."""
+    if learn.prior_data:
+        raise ConfigError(
+            "learn.prior_data is not possible with --sync", reason="it learns from what it does itself", command=WITHOUT
+        )
 
 
 def find_log(path: Path) -> Path:

@@ -22,6 +22,7 @@ from robotsac.learner.algorithm import discount_of
 from robotsac.learner.limiter import Limiter
 from robotsac.learner.obs_statistics import ObsStatistics
 from robotsac.learner.outcomes import joiner_of
+from robotsac.learner.prior_data import require_no_prior_data
 from robotsac.learner.replay import Replay
 from robotsac.learner.streams import Streams
 from robotsac.learner.sync_progress import Evaluation, Plan, Spent
@@ -235,12 +236,7 @@ class SyncLearning:
 
 
 def _require_possible(learn: LearnConfig, control_rate_hz: float | None) -> None:
-    if learn.prior_data:
-        raise ConfigError(
-            "learn.prior_data is not possible with --sync",
-            reason="it learns from what it does itself",
-            command="--set learn.prior_data=[]",
-        )
+    require_no_prior_data(learn)
     if learn.discount == "from_horizon" and control_rate_hz is None:
         raise ConfigError(
             "learn.discount is not set",

@@ -208,6 +208,11 @@ def test_a_horizon_without_a_control_rate_is_refused_and_a_discount_will_do():
     assert rated.state.constants.discount == pytest.approx(0.9)  # type: ignore[attr-defined]
 
 
+def test_prior_data_is_refused_since_nothing_reads_it():
+    with pytest.raises(ConfigError, match="not possible with --sync"):
+        ladder(10, prior_data=("x",))
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_steps_that_are_joined_as_they_come_are_those_of_the_whole_record(n):
     """Against the path that a robot's records take, and counted: one transition starts at each step that is evidence."""
@@ -510,7 +515,12 @@ def test_noise_that_is_held_is_another_run_and_is_kept_to_go_on(monkeypatch, cap
         ("--sync --env CartPole-v1", 2, ["Discrete", "--env Pendulum-v1"]),
         ("--sync --env MountainCarContinuous-v0", 2, ["learn.discount=0.99"]),
         ("--sync --env Pandulum-v1", 2, ["Pandulum"]),
-        ("--sync --env Pendulum-v1 --set learn.prior_data=['x']", 2, ["prior_data"]),
+        (
+            "--sync --env Pendulum-v1 --set learn.prior_data=['x']",
+            2,
+            ["learn.prior_data is not possible with --sync", "--set 'learn.prior_data=[]'"],
+        ),
+        ("--sync --robot arm0-sim --set learn.prior_data=['x']", 2, ["not possible with --sync"]),
         ("--sync --env Pendulum-v1 --set learn.horizon_s=0.01", 2, ["horizon_s"]),
         (
             "--sync --env MountainCarContinuous-v0 --set learn.discount=0.99 --set collect.noise_hold_s=0.2",
