@@ -10,10 +10,11 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from robotsac.actor.folder import writable
-from robotsac.cli.console import StatusLine, say
+from robotsac.cli.console import StatusLine, say, tell
 from robotsac.cli.sync_settings import CONFIG_FILE, METRICS_FILE, SUMMARY_FILE, Settings
 from robotsac.errors import RobotsacError, StorageError
 from robotsac.learner.durable import write_file
+from robotsac.learner.run_folder import run_argument
 from robotsac.signals import counted_signals
 
 if TYPE_CHECKING:
@@ -182,8 +183,11 @@ class SyncRun:
         learning, spent = self._learning, self._learning.spent
         last = self._evaluations[-1].line() if self._evaluations else {}
         training_s = max(spent.training, 1e-9)  # stopped before the first step: nothing is spent, and rates are 0
+        interrupted = error is None and not self._finished
         return {
             "finished": error is None and self._finished,
+            "interrupted": interrupted,
+            "command": f"robotsac train --sync --resume --run {run_argument(self._folder)}" if interrupted else None,
             "error": None if error is None else error.to_dict(),
             "diverged": isinstance(error, TrainingDiverged),
             "resumed": self._lives - 1,
@@ -205,16 +209,19 @@ class SyncRun:
         }
 
     def _say(self, summary: dict[str, Any]) -> None:
+        if summary["interrupted"]:
+            told = f"interrupted at step {summary['steps']:,} of {self._learning.plan.steps:,}"
+            tell(f"{told}; it goes on with\n  {summary['command']}")
         if self._as_json:
             say(json.dumps(summary))
-            return
+        elif not summary["interrupted"]:
+            self._say_result(summary)
+
+    def _say_result(self, summary: dict[str, Any]) -> None:
         share = summary["share"]
         say(
             f"{summary['steps']:,} steps at {summary['env_steps_per_s']:.1f}/s, {summary['updates']:,} updates; of the time "
             f"{share['update']:.0%} learning, {share['act']:.0%} acting, {share['world']:.0%} the environment"
         )
-        if self._evaluations:
-            say(f"learning curve {summary['curve']}")
-            say(self._words(self._evaluations[-1]))
-        else:
-            say("stopped before the first evaluation")
+        say(f"learning curve {summary['curve']}")
+        say(self._words(self._evaluations[-1]))

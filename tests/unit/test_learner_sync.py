@@ -478,6 +478,7 @@ def test_a_run_leaves_its_settings_its_evaluations_its_picture_and_its_summary(m
     summary = json.loads(out.splitlines()[-1])
     assert summary == json.loads((folder / "summary.json").read_text())
     assert summary["finished"] and summary["return_mean"] == lines[-1]["return_mean"]
+    assert not summary["interrupted"] and summary["command"] is None
     assert sum(summary["share"].values()) == pytest.approx(1.0, abs=1e-3)
     config = json.loads((folder / "config.json").read_text())
     assert (config["env"], config["learn"]["seed"], config["plan"]["steps"]) == ("Pendulum-v1", 5, 300)
@@ -549,10 +550,14 @@ def test_a_run_that_is_stopped_before_its_first_step_still_writes_valid_json(mon
     code, out, _ = command(monkeypatch, capsys, f"--sync {QUICK} --steps 300 --run a --json")
     assert code == 130
     assert "NaN" not in out
-    assert json.loads(out.splitlines()[-1])["steps"] == 0
+    summary = json.loads(out.splitlines()[-1])
+    assert summary["steps"] == 0 and summary["interrupted"]
 
 
-def test_ctrl_c_ends_in_order_with_what_there_is(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("as_json", [True, False])
+def test_ctrl_c_ends_in_order_and_says_how_it_goes_on_and_nothing_that_looks_like_a_result(
+    monkeypatch, capsys, tmp_path, as_json
+):
     monkeypatch.chdir(tmp_path)
     metrics, ended = tmp_path / "runs/a/metrics.jsonl", threading.Event()
 
@@ -565,12 +570,17 @@ def test_ctrl_c_ends_in_order_with_what_there_is(monkeypatch, capsys, tmp_path):
     thread = threading.Thread(target=interrupt)
     thread.start()
     try:
-        code, out, _ = command(monkeypatch, capsys, f"--sync {QUICK} --steps 1000000 --eval-every 120 --run a --json")
+        text = f"--sync {QUICK} --steps 1000000 --eval-every 120 --run a" + " --json" * as_json
+        code, out, err = command(monkeypatch, capsys, text)
     finally:
         ended.set()
         thread.join()
     assert code == 130
-    summary = json.loads(out.splitlines()[-1])
-    assert not summary["finished"]
+    summary = json.loads((tmp_path / "runs/a/summary.json").read_text())
+    assert summary["interrupted"] and not summary["finished"]
     assert 240 <= summary["steps"] < 1_000_000
+    assert summary["command"] == "robotsac train --sync --resume --run a"
+    told = f"interrupted at step {summary['steps']:,} of 1,000,000; it goes on with\n  {summary['command']}\n"
+    assert err.endswith(told)
+    assert json.loads(out) == summary if as_json else out == ""
     assert (tmp_path / "runs/a/learning_curve.png").exists()
