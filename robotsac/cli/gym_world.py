@@ -1,4 +1,4 @@
-"""Any gymnasium environment with boxes on both sides, as a :class:`~robotsac.learner.world.World`.
+"""Any gymnasium environment that comes down to boxes on both sides, as a :class:`~robotsac.learner.world.World`.
 
 It stands here because the learner's side loads no gymnasium.
 """
@@ -15,6 +15,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 from gymnasium.spaces import Box
+from gymnasium.spaces.utils import flatdim, flatten_space
+from gymnasium.wrappers import FlattenObservation
 
 from robotsac.actor.held_noise import HeldNoise
 from robotsac.errors import ConfigError, DriverUnavailable, RobotsacError
@@ -25,7 +27,7 @@ _BOXES = "--env Pendulum-v1"
 
 
 class GymWorld:
-    """A gymnasium environment with box spaces, the action's bounded.
+    """A gymnasium environment whose actions are a bounded box, and whose observations are one or can be flattened to one.
 
     Args:
         env: made, and nobody else's.
@@ -39,9 +41,8 @@ class GymWorld:
 
     def __init__(self, env: gymnasium.Env[Any, Any], seeds: Seeds, noise_hold_s: float = 0.0) -> None:
         self._name = name_of(env)
-        observation, action = env.observation_space, env.action_space
-        if not isinstance(observation, Box):
-            raise _unfit(self._name, f"its observation is a {type(observation).__name__}, not a Box", _BOXES)
+        env = _with_box_observations(env)
+        action = env.action_space
         if not isinstance(action, Box) or not np.issubdtype(action.dtype, np.floating):
             raise _unfit(self._name, f"its actions are {action}, and SAC's are real numbers in a Box", _BOXES)
         if not (action.is_bounded() and (action.low < action.high).all()):
@@ -54,7 +55,7 @@ class GymWorld:
         self._noise = _held(self._name, noise_hold_s, control_rate_of(env), noise)
         self._low, self._high = action.low.astype(np.float64), action.high.astype(np.float64)
         self._space = action
-        self.obs_dim = math.prod(observation.shape)
+        self.obs_dim = flatdim(env.observation_space)
         self.act_dim = math.prod(action.shape)
 
     def reset(self, held_out: int | None = None) -> Vector:
@@ -159,6 +160,21 @@ def control_rate_of(env: gymnasium.Env[Any, Any]) -> float | None:
     """Control steps per second, Hz, where the environment tells its time step (``dt``, s)."""
     dt_s = getattr(env.unwrapped, "dt", None)
     return 1.0 / float(dt_s) if isinstance(dt_s, int | float | np.number) and dt_s > 0 else None
+
+
+def _with_box_observations(env: gymnasium.Env[Any, Any]) -> gymnasium.Env[Any, Any]:
+    """``env``, flattened where its observations are no Box: those of a Dict in the order of its keys, a Discrete one-hot."""
+    space = env.observation_space
+    if isinstance(space, Box):
+        return env
+    try:
+        flat: gymnasium.Space[Any] = flatten_space(space)
+    except NotImplementedError:  # a kind of space that gymnasium does not know
+        flat = space
+    if not isinstance(flat, Box):
+        why = f"its observation is a {type(space).__name__}, which cannot be flattened to a Box"
+        raise _unfit(name_of(env), why, _BOXES)
+    return FlattenObservation(env)
 
 
 def _held(name: str, hold_s: float, control_rate_hz: float | None, rng: np.random.Generator) -> HeldNoise:

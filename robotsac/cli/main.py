@@ -155,7 +155,8 @@ def train(
     env: Annotated[
         str | None,
         typer.Option(
-            help="With --sync: a gymnasium id with box spaces; default: the arm of --robot. Learning's defaults are "
+            help="With --sync: a gymnasium id; its actions must be a bounded box, its observations one or flattened to one. "
+            "Default: the arm of --robot. Learning's defaults are "
             "for arms at 50 Hz; --config gym is SAC as published for gymnasium's tasks. It exports no policy "
             "bundle: a bundle holds an arm's contract. Of \\[collect], noise_hold_s counts."
         ),

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from cli_world import run as typed
-from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium import Space
+from gymnasium.spaces import Box, Dict, Discrete, Sequence, Tuple
 from sync_world import CPU, RANDOM, Ladder, ladder, learn_config, run
 
 from robotsac.cli.arm_world import ArmWorld
@@ -333,7 +334,9 @@ def test_how_an_episode_stands_is_read_from_gymnasiums_flags(last, end, success)
         (Box2x2(action=Discrete(3)), "Discrete"),
         (Box2x2(action=Box(-np.inf, np.inf, (2,))), "bound"),
         (Box2x2(action=Box(0, 3, (2,), np.int64)), "real numbers"),
-        (Box2x2(observation=Dict({"q": Box(-1, 1, (2,))})), "Dict"),
+        (Box2x2(observation=Sequence(Box(-1, 1, (2,)))), "a Sequence, which cannot be flattened"),
+        (Box2x2(observation=Dict({"q": Sequence(Box(-1, 1, (2,)))})), "a Dict, which cannot be flattened"),
+        (Box2x2(observation=Space((2,), np.float32)), "a Space, which cannot be flattened"),
     ],
 )
 def test_spaces_that_sac_does_not_fit_are_refused_with_the_reason(env, words):
@@ -341,6 +344,31 @@ def test_spaces_that_sac_does_not_fit_are_refused_with_the_reason(env, words):
         GymWorld(env, SEEDS)
     assert words in caught.value.reason
     assert caught.value.command
+
+
+@pytest.mark.parametrize(
+    ("space", "given", "flat"),
+    [
+        (
+            Dict({"q": Box(-1, 1, (2, 2)), "goal": Box(-9, 9, (1,))}),
+            {"q": np.array([[0.1, 0.2], [0.3, 0.4]]), "goal": np.array([7.0])},
+            [7.0, 0.1, 0.2, 0.3, 0.4],  # by name
+        ),
+        (Tuple((Box(-1, 1, (2,)), Discrete(3))), (np.array([0.5, -0.5]), 1), [0.5, -0.5, 0.0, 1.0, 0.0]),
+        (Dict({"in": Dict({"a": Box(-1, 1, (1,))})}), {"in": {"a": np.array([0.25])}}, [0.25]),
+    ],
+    ids=["dict", "tuple", "nested"],
+)
+def test_observations_of_several_parts_are_flattened(space, given, flat):
+    env = Box2x2(observation=space)
+    env.array = given
+    env.reset = lambda **seeded: (given, {})
+    env.step = lambda action: (given, 1.0, False, False, {})
+    world = GymWorld(env, SEEDS)
+    assert world.obs_dim == len(flat)
+    for obs in (world.reset(), world.step(np.zeros(3, np.float32)).obs):
+        assert obs.dtype == np.float32
+        np.testing.assert_array_equal(obs, np.array(flat, np.float32))
 
 
 @pytest.mark.parametrize("what", ["reward", "observation"])
