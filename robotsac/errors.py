@@ -214,7 +214,7 @@ class CheckpointError(RobotsacError):
 
 
 class TaskError(RobotsacError):
-    """A task's own code raised, or gave what no task may give. The arm is not to blame."""
+    """A task's or an environment's own code raised, or gave what none may give. The arm is not to blame."""
 
     exit_code = 9
 

@@ -52,6 +52,7 @@ def run_sync(options: SyncOptions, files: list[Path], overrides: list[str], as_j
     Raises:
         ConfigError, DriverUnavailable: before anything was made.
         CheckpointError: a run that cannot go on.
+        TaskError: from an environment's own code.
         RobotsacError: training has diverged; what there is stays in the run folder.
     """
     if options.seed is not None:
@@ -127,7 +128,8 @@ def _open(settings: Settings, env_steps: int) -> Opened:
         arm = ArmWorld(settings.config, streams.world, faults)
         exam = ArmWorld(settings.config, streams.exam, faults)
         return Opened(arm, exam, float(arm.contract.control_rate_hz), arm.contract)
-    from robotsac.cli.gym_world import GymWorld, control_rate_of, make_env
+    from robotsac.cli.checked_env import control_rate_of, make_env
+    from robotsac.cli.gym_world import GymWorld
 
     made = make_env(settings.env)
     world = GymWorld(made, streams.world, settings.collect.noise_hold_s)

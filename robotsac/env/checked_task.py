@@ -7,29 +7,28 @@ names the task and the file to look into, before anything of it reaches a record
 from __future__ import annotations
 
 import difflib
-import inspect
 import json
 import math
-import traceback
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from numbers import Real
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robotsac.arm import JointState, Vector
-from robotsac.config.loading import edit_command
 from robotsac.config.schema import RobotConfig, TaskConfig
 from robotsac.contract import Channel
 from robotsac.dynamics import RigidBody
+from robotsac.env.foreign import RAISED, failed, look_at, source_of
 from robotsac.env.task import Judgement, Task, TaskFactory
 from robotsac.errors import ConfigError, DriverUnavailable, RobotsacError, TaskError
 from robotsac.records import EpisodeEnd
 
 REWARD_MAX = float(np.finfo(np.float32).max)
 """Records hold the reward as float32."""
+REACH = "--set task.name=reach"
+"""The option with a task that is always there."""
 ENDS = (EpisodeEnd.RUNNING, EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE)
 
 
@@ -63,12 +62,8 @@ def open_task(config: TaskConfig, robot: RobotConfig, body: RigidBody) -> Task:
     except RobotsacError:
         raise
     except Exception as error:
-        raise _in_words(config.name, "__init__()", factory, error) from error
+        raise _failed(config.name, "__init__()", factory, error) from error
     return CheckedTask(config.name, task)
-
-
-RAISED = (Exception, SystemExit)
-"""What a task's code may raise that is its own: one that ends the process is no different from one that fails."""
 
 
 class CheckedTask:
@@ -93,7 +88,7 @@ class CheckedTask:
         except RobotsacError:
             raise
         except RAISED as error:
-            raise _in_words(name, "channels and parameters", task, error) from error
+            raise _failed(name, "channels and parameters", task, error) from error
         for channel in self.channels:
             if len(channel.scale) != channel.size or not all(0 < scale < math.inf for scale in channel.scale):
                 raise self._wrong(f"channel {channel.name!r} of size {channel.size} has the scales {channel.scale}")
@@ -105,7 +100,7 @@ class CheckedTask:
         except RobotsacError:
             raise
         except RAISED as error:
-            raise _in_words(self.name, "begin()", self._task, error) from error
+            raise _failed(self.name, "begin()", self._task, error) from error
 
     def observe(self, goal: Any, state: JointState) -> Vector:
         """See :class:`~robotsac.env.task.Task`."""
@@ -114,7 +109,7 @@ class CheckedTask:
         except RobotsacError:
             raise
         except RAISED as error:
-            raise _in_words(self.name, "observe()", self._task, error) from error
+            raise _failed(self.name, "observe()", self._task, error) from error
         if observed.shape != (self._size,):
             raise self._wrong(f"observe() gave shape {observed.shape}, its channels have {(self._size,)}")
         if np.count_nonzero(np.isfinite(observed)) < self._size:  # .all() takes three times as long
@@ -128,7 +123,7 @@ class CheckedTask:
         except RobotsacError:
             raise
         except RAISED as error:
-            raise _in_words(self.name, "judge()", self._task, error) from error
+            raise _failed(self.name, "judge()", self._task, error) from error
         if not isinstance(judgement, Judgement):
             raise self._wrong(f"judge() gave a {type(judgement).__name__}, not a Judgement")
         # Said to be a float, an EpisodeEnd and a dict; nothing checked that.
@@ -151,35 +146,9 @@ class CheckedTask:
         return TaskError(
             f"task {self.name!r}: {what}",
             reason="robotsac/env/task.py says what a task must give, and robotsac.testing.TaskContract checks it",
-            command=_look_at(_source(self._task)),
+            command=look_at(source_of(self._task), REACH),
         )
 
 
-def _in_words(name: str, call: str, task: object, error: BaseException) -> TaskError:
-    """What anybody's code raised; errors of ours need no other words."""
-    where, file = _origin(error, _source(task))
-    return TaskError(
-        f"task {name!r} failed in {call}: {type(error).__name__}: {error}".rstrip(": "),
-        reason=f"raised {where}",
-        command=_look_at(file),
-    )
-
-
-def _origin(error: BaseException, source: Path | None) -> tuple[str, Path | None]:
-    """Where in the task's own file, else where at all, an error came from."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if source is not None and Path(frame.filename) == source]
-    frame = (own or frames)[-1]
-    return f"in {frame.filename}, line {frame.lineno}", Path(frame.filename)
-
-
-def _source(task: object) -> Path | None:
-    """The file that a task, or what builds it, stands in."""
-    try:
-        return Path(inspect.getfile(task if inspect.isclass(task) or inspect.isroutine(task) else type(task)))
-    except (TypeError, OSError):  # made by a C extension, or typed in
-        return None
-
-
-def _look_at(file: Path | None) -> str:
-    return edit_command(file) if file is not None else "--set task.name=reach"
+def _failed(name: str, call: str, task: object, error: BaseException) -> TaskError:
+    return failed(f"task {name!r}", call, error, source_of(task), REACH)

@@ -18,10 +18,11 @@ from gymnasium.spaces import Box, Dict, Discrete, Sequence, Tuple
 from sync_world import CPU, RANDOM, Ladder, ladder, learn_config, run
 
 from robotsac.cli.arm_world import ArmWorld
-from robotsac.cli.gym_world import GymWorld, control_rate_of, make_env
+from robotsac.cli.checked_env import control_rate_of, make_env
+from robotsac.cli.gym_world import GymWorld
 from robotsac.config import load_config, load_learner_settings
 from robotsac.config.entropy import GAUSSIAN_ENTROPY_NATS
-from robotsac.errors import ConfigError, DriverUnavailable, RobotsacError
+from robotsac.errors import ConfigError, DriverUnavailable, RobotsacError, TaskError
 from robotsac.learner.outcomes import SeveralSteps, SingleSteps
 from robotsac.learner.streams import Streams
 from robotsac.learner.sync import Hooks, Plan, SyncLearning
@@ -380,7 +381,7 @@ def test_a_number_that_is_not_finite_never_reaches_the_replay(what):
         env.reward = math.nan
     else:
         env.array[0, 0] = math.inf
-    with pytest.raises(RobotsacError, match=what):
+    with pytest.raises(TaskError, match=what):
         world.step(np.zeros(3, np.float32))
 
 

@@ -20,7 +20,8 @@ import torch
 from cli_world import run
 from sync_world import CPU, Ladder, learn_config
 
-from robotsac.cli.gym_world import GymWorld, make_env
+from robotsac.cli.checked_env import make_env
+from robotsac.cli.gym_world import GymWorld
 from robotsac.errors import CheckpointError, StorageError
 from robotsac.learner.checkpoint import state_tensors
 from robotsac.learner.sealed import MANIFEST_FILE, TENSORS_FILE
