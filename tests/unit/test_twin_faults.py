@@ -159,6 +159,17 @@ def test_an_unplugged_port_is_lost_and_the_servos_watchdogs_act() -> None:
     assert bench.physics.tau[0] == 0.0
 
 
+def test_a_reply_that_an_unplugged_port_will_never_take_is_not_what_comes_next() -> None:
+    """It would stay the next event for ever, and real time, which waits for what is overdue, would stand still."""
+    bench = three()
+    bench.port.write(instruction(1, Op.PING))
+    while bench.bus.wire.next_burst_ns() is None:
+        bench.bus.advance(bench.bus.t_ns + MS // 100)
+    assert bench.bus.next_event_ns(whole_bursts=True) is not None
+    bench.bus.inject(Unplug())
+    assert bench.bus.next_event_ns(whole_bursts=True) is None and bench.bus.next_event_ns() is None
+
+
 def test_a_fault_of_a_servo_that_is_not_there_is_refused() -> None:
     with pytest.raises(ConfigError, match="no servo with id 9"):
         three().bus.inject(Mute(id=9))

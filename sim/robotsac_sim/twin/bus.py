@@ -122,9 +122,12 @@ class VirtualBus:
         return self.wire.next_byte_ns()
 
     def next_event_ns(self, *, whole_bursts: bool = False) -> int | None:
-        """When something next happens on the wire: an instruction is complete, or a reply byte (or burst) is."""
+        """When something next happens on the wire: an instruction is complete, or a reply byte (or burst) is.
+
+        Of an unplugged port, replies are nobody's event: they would stay the next one for ever, as nobody takes them.
+        """
         reply_ns = self.wire.next_burst_ns() if whole_bursts else self.wire.next_byte_ns()
-        return _earliest(self._next_cause_ns(), reply_ns)
+        return _earliest(self._next_cause_ns(), None if self.unplugged else reply_ns)
 
     @property
     def last_arrival_ns(self) -> int | None:
