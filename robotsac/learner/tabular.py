@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 ITERATIONS_MAX = 100_000
+ROUNDING = 1e-14
+"""Of a linear system whose condition grows with 1/(1 − γ), as a share of V."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,8 @@ def soft_policy_iteration(
         mdp: to be solved.
         alpha: temperature ≥ 0.
         policy: to begin with, (S, A); default uniform.
-        tol: largest change of V, as a share of its largest value where that is above 1, that counts as none.
+        tol: largest change of V, as a share of its largest value where that is above 1, that counts as none; near γ = 1
+            not less than what solving for V rounds off.
 
     Raises:
         ValueError: a negative temperature.
@@ -121,6 +124,7 @@ def soft_policy_iteration(
         raise ValueError(f"alpha {alpha} is negative")
     if policy is None:
         policy = np.full(mdp.reward.shape, 1.0 / mdp.reward.shape[1])
+    tol = max(tol, ROUNDING / (1.0 - mdp.discount))
     q, value = soft_evaluation(mdp, policy, alpha)
     history = [value]
     for _ in range(ITERATIONS_MAX):

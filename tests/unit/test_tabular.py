@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -146,6 +148,15 @@ def test_soft_policy_iteration_ends_in_the_fixed_point_of_the_optimal_operator(s
     assert soft_optimal_operator(mdp, solution.value, alpha) == pytest.approx(solution.value, abs=1e-9)
     steps = np.diff(np.array(solution.history), axis=0)
     assert (steps >= -1e-9).all(), "monotone all the way"
+
+
+@pytest.mark.parametrize("discount", [0.999, 1.0 - 1e-7])
+def test_soft_policy_iteration_ends_where_rounding_is_all_that_still_changes(discount):
+    mdp = dataclasses.replace(random_mdp(4), discount=discount)
+    solution = soft_policy_iteration(mdp, 0.5)
+    assert len(solution.history) < 30
+    again = soft_optimal_operator(mdp, solution.value, 0.5)
+    assert again == pytest.approx(solution.value, rel=1e-6)
 
 
 @given(seed=st.integers(0, 10_000), alpha=st.floats(0.0, 2.0))
