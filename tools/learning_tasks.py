@@ -129,8 +129,9 @@ TASKS = {
             # The defaults are what two processor cores can do in real time; more updates need a faster learner.
             variants={
                 "defaults": (),
-                "utd4": ("learn.updates_per_step=4", "learn.horizon_s=0.3"),
-                "utd8": ("learn.updates_per_step=8", "learn.horizon_s=0.3"),
+                "smooth": ("learn.smooth_space=0.3",),
+                "utd8": ("learn.updates_per_step=8",),
+                "one_step": ("learn.n_step=1",),
             },
             steps=5000,
             eval_every=1000,

@@ -17,7 +17,7 @@ from robotsac.config.entropy import GAUSSIAN_ENTROPY_NATS, SIGMA_MAX, squashed_s
 
 UPDATES_PER_STEP_MAX = 5.0
 """Above, critics that nothing stabilises overfit the newest data and their values run away (Chen et al. 2021, section 3)."""
-HORIZON_S = 0.4
+HORIZON_S = 0.3
 ENSEMBLE = 5
 """A minimum over a random few, at most half, of at least this many critics stabilises too (Chen et al. 2021, figure 3)."""
 
@@ -89,7 +89,7 @@ class LearnConfig(Table):
     discount: Literal["from_horizon"] | Annotated[float, Field(ge=0, lt=1)] = "from_horizon"
     horizon_s: Positive = HORIZON_S
     # Rewards of so many steps, then the bootstrap; never across the end of an episode.
-    n_step: Annotated[int, Field(ge=1, le=20)] = 1
+    n_step: Annotated[int, Field(ge=1, le=20)] = 3
 
     # Data. normalise_obs: by the mean and spread of all observations so far, for worlds that do not scale theirs.
     normalise_obs: bool = False
@@ -223,7 +223,8 @@ class LearnConfig(Table):
             f"horizon_s {self.horizon_s:g} has no effect beside discount {self.discount}: set discount to 'from_horizon'": (
                 self.discount != "from_horizon" and self.horizon_s != HORIZON_S
             ),
-            "smooth_time compares neighbouring steps, and with n_step above 1 the replay has none": self.smooth_time > 0
+            "smooth_time compares neighbouring steps, and with n_step above 1 the replay has none: set n_step to 1": self.smooth_time
+            > 0
             and self.n_step > 1,
             f"prior_share {self.prior_share:g} of batch_size {self.batch_size} is {of_prior}: with prior_data, both prior "
             "and fresh data need a row": bool(self.prior_data) and not 0 < of_prior < self.batch_size,

@@ -29,7 +29,7 @@ def contract(obs_dim: int = OBS_DIM, act_dim: int = ACT_DIM, task: str = "reach"
 
 
 def settings(**learn: object) -> LearnerSettings:
-    small: dict[str, object] = {"hidden": (16, 16), "batch_size": 32, "start_steps": 20, "slack_steps": 50}
+    small: dict[str, object] = {"hidden": (16, 16), "batch_size": 32, "start_steps": 20, "slack_steps": 50, "n_step": 1}
     return LearnerSettings(learn=LearnConfig.model_validate(small | learn))
 
 

@@ -57,7 +57,8 @@ class Ladder:
 
 
 def learn_config(**changes: object) -> LearnConfig:
-    small: dict[str, object] = {"hidden": (8,), "batch_size": 8, "start_steps": 20, "discount": 0.9, "device": "cpu"}
+    small: dict[str, object] = {"hidden": (8,), "batch_size": 8, "start_steps": 20, "discount": 0.9, "n_step": 1}
+    small |= {"device": "cpu"}
     return LearnConfig.model_validate(small | changes)
 
 

@@ -68,10 +68,10 @@ def test_an_option_that_would_be_left_aside_is_refused_also_with_its_default(
     ("text", "first", "instead"),
     [
         ("--env Pendulum-v1 --config gym --steps 1500", 5001, 50_000),
-        ("--env Pendulum-v1 --steps 300", 301, 10_000),
-        ("--robot arm0-sim --steps 1", 301, 10_000),
-        ("--robot arm0-sim --steps 302 --set learn.n_step=3", 303, 10_000),
-        ("--env Pendulum-v1 --steps 20299 --set learn.updates_per_step=0.00005", 20_300, 40_600),
+        ("--env Pendulum-v1 --steps 300", 303, 10_000),
+        ("--robot arm0-sim --steps 1", 303, 10_000),
+        ("--robot arm0-sim --steps 304 --set learn.n_step=5", 305, 10_000),
+        ("--env Pendulum-v1 --steps 20299 --set learn.updates_per_step=0.00005", 20_302, 40_604),
     ],
 )
 def test_a_run_that_would_end_before_its_first_update_is_refused(monkeypatch, capsys, tmp_path, text, first, instead):
@@ -107,7 +107,7 @@ QUICK += "--set learn.start_steps=20"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        # Pendulum has a dt of 0.05 s: 1 - 1 / (0.4 s · 20/s).
+        # Pendulum has a dt of 0.05 s: 1 - 1 / (0.3 s · 20/s).
         ("--env Pendulum-v1", True),
         ("--env Pendulum-v1 --set learn.horizon_s=0.4", False),
         ("--env Pendulum-v1 --set learn.discount=0.9", False),
@@ -121,7 +121,7 @@ def test_a_short_horizon_that_nobody_asked_for_is_told_of(monkeypatch, capsys, t
     told = [line for line in err.splitlines() if "discount" in line]
     assert len(told) == said, err
     if said:
-        assert "discount 0.875" in told[0] and "0.4 s at 20 steps/s" in told[0] and "learn.discount=0.99" in told[0]
+        assert "discount 0.833" in told[0] and "0.3 s at 20 steps/s" in told[0] and "learn.discount=0.99" in told[0]
 
 
 def test_denormals_are_flushed(monkeypatch, capsys):
