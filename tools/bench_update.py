@@ -46,7 +46,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "mixture": ("learn.head='mixture'",),
     "beta": ("learn.head='beta'",),
     "score": ("learn.policy_gradient='score'",),
-    "smooth": ("learn.smooth_time=0.1", "learn.smooth_space=0.1"),
+    "smooth": ("learn.smooth_time=0.1", "learn.smooth_space=0.1", "learn.n_step=1"),
     "actor_delay_2": ("learn.actor_delay=2",),
     "ten_critics": ("learn.critics=10",),
     "dropout": ("learn.critic_dropout=0.01",),

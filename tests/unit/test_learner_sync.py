@@ -487,7 +487,7 @@ def test_the_recipe_for_gymnasium_is_sac_as_published():
 QUICK = (
     "--env Pendulum-v1 --eval-episodes 2 --set learn.hidden=[8] --set learn.start_steps=100 --set learn.batch_size=16 "
 )
-QUICK += "--set learn.device=cpu --set learn.discount=0.9"
+QUICK += "--set learn.device=cpu --set learn.discount=0.9 --set learn.n_step=1"
 
 
 def command(monkeypatch, capsys, text: str) -> tuple[int, str, str]:

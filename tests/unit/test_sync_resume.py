@@ -235,7 +235,7 @@ def test_a_disk_that_refuses_leaves_the_checkpoint_before_untouched(tmp_path):
 # ---- the command --------------------------------------------------------------------------------------------------------
 
 QUICK = "--env Pendulum-v1 --eval-episodes 1 --eval-every 250 --set learn.hidden=[8] --set learn.start_steps=100 "
-QUICK += "--set learn.batch_size=16 --set learn.updates_per_step=0.5 --set learn.device=cpu --set learn.discount=0.9"
+QUICK += "--set learn.batch_size=16 --set learn.updates_per_step=0.5 --set learn.device=cpu --set learn.discount=0.9 --set learn.n_step=1"
 
 
 def command(monkeypatch, capsys, text: str) -> tuple[int, str, str]:
