@@ -1,6 +1,6 @@
 # Everything here sets itself up: `make demo` and `make test` work from a bare checkout.
 #
-#   make demo      train the virtual arm to reach, through the real processes, wire and serial protocol; 7 to 10 minutes, installation included
+#   make demo      train the virtual arm to reach, through the real processes, wire and serial protocol; 5 to 10 minutes, installation included
 #   make test      unit, contract, fault and end-to-end tests
 #   make test-all  the same and the slow ones
 #   make lint      ruff, mypy, import contracts

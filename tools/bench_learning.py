@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import shlex
 import sys
 from collections.abc import Sequence
 from hashlib import sha256
@@ -26,8 +25,9 @@ from learning_queue import run_all
 from learning_report import compact, report, table
 from learning_runs import Run, State, runs_of
 from learning_tasks import GYM, TASKS, Task
+from tool_error import give_up, typed
 
-from robotsac.cli.console import StatusLine, print_error, spell_out, tell
+from robotsac.cli.console import StatusLine, tell
 from robotsac.cli.gym_world import require_learnable
 from robotsac.errors import ConfigError, RobotsacError, StorageError, path_command
 
@@ -40,7 +40,6 @@ ENV_STEPS, ENV_EVAL_EVERY, ENV_SEEDS = 100_000, 5000, 3
 def main() -> None:
     """Parse, run, print."""
     arguments = parse(sys.argv[1:])
-    command = shlex.join(["python", "tools/bench_learning.py", *sys.argv[1:]])
     tasks = [TASKS[name] for name in arguments.tasks]
     try:
         if arguments.env is not None:
@@ -53,15 +52,11 @@ def main() -> None:
             make_folder(arguments.summary.parent)
         failed, interrupted = ([], False) if arguments.no_run else run(runs, arguments)
         elsewhere = [run for run in runs if run.state() is State.RUNNING]
-        results = report(tasks, runs, arguments.out, command)
+        results = report(tasks, runs, arguments.out, typed())
         if arguments.summary is not None:
             write_summary(arguments.summary, compact(results))
     except RobotsacError as error:
-        if error.command.startswith("--"):  # one option, for the end of what was typed
-            error.command = f"{command} {error.command}"
-        spell_out(error)
-        print_error(error)
-        sys.exit(error.exit_code)
+        give_up(error)
     except KeyboardInterrupt:  # while nothing ran yet, or no more
         sys.exit(INTERRUPTED)
     for other in elsewhere:

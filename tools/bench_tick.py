@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -22,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from tool_error import give_up
 
 from robotsac.actor.contract import robot_contract
 from robotsac.actor.episodes import EpisodeRunner
 from robotsac.actor.realtime import collect_garbage, freeze_garbage, make_realtime
-from robotsac.cli.console import print_error
 from robotsac.config import Config, load_config
 from robotsac.env.arm_env import ArmEnv
 from robotsac.errors import RobotsacError
@@ -55,8 +54,7 @@ def main() -> None:
         configs = {robot: load_config(robot) for robot in arguments.robots}
         result |= {robot: measure(config, arguments.ticks) for robot, config in configs.items()}
     except RobotsacError as error:
-        print_error(error)
-        sys.exit(error.exit_code)
+        give_up(error)
     if arguments.json:
         print(json.dumps(result))
         return

@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 from learning_machine import Machine
+from tool_error import give_up
 
-from robotsac.cli.console import print_error
 from robotsac.config.learn import LearnConfig
 from robotsac.config.loading import load_learner_settings
 from robotsac.errors import RobotsacError
@@ -61,15 +61,15 @@ CASES: dict[str, tuple[str, ...]] = {
 def main() -> None:
     """Parse, measure, print."""
     arguments = parse(sys.argv[1:])
-    machine = Machine(arguments.device, arguments.threads)
-    torch.set_num_threads(arguments.threads)
     names = [BASE, *(name for name in arguments.only or CASES if name != BASE)]
     try:
-        settings = {name: learn_of([*arguments.set, *CASES[name]]) for name in names}
-        device = resolve_device(arguments.device)
+        common = [f"learn.device={arguments.device!r}", f"learn.threads={arguments.threads}", *arguments.set]
+        settings = {name: learn_of([*common, *CASES[name]]) for name in names}
+        device = resolve_device(settings[BASE].device)
     except RobotsacError as error:
-        print_error(error)
-        sys.exit(error.exit_code)
+        give_up(error)
+    torch.set_num_threads(settings[BASE].threads)
+    machine = Machine(device.type, settings[BASE].threads)
     updates = {name: ready(learn, arguments.obs_dim, arguments.act_dim, device) for name, learn in settings.items()}
     turns = measure(updates, arguments.turns, arguments.updates, device)
     rows = {name: summary(turns, name) for name in names}
@@ -108,8 +108,8 @@ def ready(learn: LearnConfig, obs_dim: int, act_dim: int, device: torch.device) 
     """One update of a fresh algorithm, to be called again and again; warmed up."""
     algorithm = create_algorithm(learn, obs_dim, act_dim, RATE_HZ, device)
     generator = torch.Generator(device).manual_seed(learn.seed)
-    replay = Replay(ROWS, obs_dim, act_dim, device, generator)
-    replay.append(transitions(obs_dim, act_dim))
+    replay = Replay(ROWS, obs_dim, act_dim, device, generator, with_steps=learn.n_step > 1)
+    replay.append(transitions(obs_dim, act_dim, learn.n_step))
 
     def update() -> object:
         return algorithm.update(
@@ -121,8 +121,8 @@ def ready(learn: LearnConfig, obs_dim: int, act_dim: int, device: torch.device) 
     return update
 
 
-def transitions(obs_dim: int, act_dim: int) -> Transitions:
-    """``ROWS`` of them, standard normal where not actions; none ends an episode."""
+def transitions(obs_dim: int, act_dim: int, n_step: int) -> Transitions:
+    """``ROWS`` of them over ``n_step`` steps each, standard normal where not actions; none ends an episode."""
     rng = np.random.default_rng(0)
     return Transitions(
         obs=rng.standard_normal((ROWS, obs_dim), dtype=np.float32),
@@ -130,6 +130,7 @@ def transitions(obs_dim: int, act_dim: int) -> Transitions:
         reward=rng.standard_normal(ROWS, dtype=np.float32),
         next_obs=rng.standard_normal((ROWS, obs_dim), dtype=np.float32),
         terminal=np.zeros(ROWS, dtype=np.float32),
+        steps=np.full(ROWS, n_step, dtype=np.float32) if n_step > 1 else None,
     )
 
 

@@ -18,6 +18,7 @@ from robotsac.config.entropy import GAUSSIAN_ENTROPY_NATS, SIGMA_MAX, squashed_s
 UPDATES_PER_STEP_MAX = 5.0
 """Above, critics that nothing stabilises overfit the newest data and their values run away (Chen et al. 2021, section 3)."""
 HORIZON_S = 0.3
+"""The default: what is another horizon was asked for."""
 ENSEMBLE = 5
 """A minimum over a random few, at most half, of at least this many critics stabilises too (Chen et al. 2021, figure 3)."""
 
@@ -112,13 +113,12 @@ class LearnConfig(Table):
     checkpoints_kept: Count = 2
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
-    def require_horizon(self, control_rate_hz: float) -> None:
-        """Raises ValueError: the horizon is not longer than a control step, which leaves no discount."""
-        if self.discount == "from_horizon" and self.horizon_s * control_rate_hz <= 1.0:
-            raise ValueError(
-                f"learn.horizon_s {self.horizon_s:g} s is not longer than one control step of {1 / control_rate_hz:.3g} s: "
-                "the discount would be 0 or below"
-            )
+    def horizon_too_short(self, control_rate_hz: float) -> str:
+        """In words, that the horizon is not longer than a control step, which leaves no discount; ``""`` where it is."""
+        if self.discount != "from_horizon" or self.horizon_s * control_rate_hz > 1.0:
+            return ""
+        step_s = 1.0 / control_rate_hz
+        return f"learn.horizon_s {self.horizon_s:g} s is not longer than one control step of {step_s:.3g} s"
 
     @property
     def stabilised(self) -> bool:
@@ -181,7 +181,9 @@ class LearnConfig(Table):
     @model_validator(mode="after")
     def _combinations(self) -> Self:
         """Options that exclude each other; all that are wrong are named."""
-        reasons = {**self._wrong_for_variant(), **self._wrong_for_correction(), **self._wrong_for_data()}
+        reasons = (
+            self._wrong_for_variant() | self._wrong_for_correction() | self._wrong_for_data() | self._without_effect()
+        )
         if wrong := [reason for reason, holds in reasons.items() if holds]:
             raise ValueError("; ".join(wrong))
         return self
@@ -220,9 +222,6 @@ class LearnConfig(Table):
     def _wrong_for_data(self) -> dict[str, bool]:
         of_prior = round(self.prior_share * self.batch_size)
         return {
-            f"horizon_s {self.horizon_s:g} has no effect beside discount {self.discount}: set discount to 'from_horizon'": (
-                self.discount != "from_horizon" and self.horizon_s != HORIZON_S
-            ),
             "smooth_time compares neighbouring steps, and with n_step above 1 the replay has none: set n_step to 1": self.smooth_time
             > 0
             and self.n_step > 1,
@@ -231,4 +230,11 @@ class LearnConfig(Table):
             f"batch_size {self.batch_size} is more than the {self.replay_capacity} transitions that replay_capacity keeps": (
                 self.batch_size > self.replay_capacity
             ),
+        }
+
+    def _without_effect(self) -> dict[str, bool]:
+        return {
+            f"horizon_s {self.horizon_s:g} has no effect beside discount {self.discount}: set discount to 'from_horizon'": (
+                self.discount != "from_horizon" and self.horizon_s != HORIZON_S
+            )
         }

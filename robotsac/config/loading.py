@@ -9,7 +9,6 @@ nearest valid one.
 from __future__ import annotations
 
 import difflib
-import re
 import shlex
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,14 +18,13 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from robotsac.config.folders import config_folders, find_config, find_robot, require_file, robot_names
+from robotsac.config.mistakes import mistakes_in_words
 from robotsac.config.schema import Config, DriverConfig, GymSettings, LearnerSettings, RobotConfig, TaskConfig
 from robotsac.errors import ROBOT_FILE, ConfigError, path_command
 
 Tree = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 INCLUDE_DEPTH_MAX = 8
-ALTERNATIVE = re.compile(r"literal\[.*\]|constrained-\w+")
-"""What pydantic adds to the place of a mistake where the value may be of several kinds: which of them was tried."""
 # Comes with the package and is valid: where a key stands and what it may hold can be seen there.
 SHOW_KEYS = "robotsac config show --robot arm0"
 PLUGIN_TABLES: dict[tuple[str, ...], type[BaseModel]] = {("robot", "driver"): DriverConfig, ("task",): TaskConfig}
@@ -88,9 +86,7 @@ def laid_over(tree: Tree, files: Sequence[Path], overrides: Sequence[str]) -> Tr
     """
     for file in files:
         tree = merge(tree, read_tree(find_config(file)))
-    tree = _with_overrides(tree, overrides)
-    _make_absolute(tree, Path.cwd())
-    return tree
+    return _absolute(_with_overrides(tree, overrides), Path.cwd())
 
 
 def read_tree(path: Path, depth: int = 0) -> Tree:
@@ -116,20 +112,23 @@ def read_tree(path: Path, depth: int = 0) -> Tree:
     base: Tree = {}
     for name in [include] if isinstance(include, str) else include:
         base = merge(base, read_tree(path.parent / str(name), depth + 1))
-    _make_absolute(tree, path.parent)
-    return merge(base, tree)
+    return merge(base, _absolute(tree, path.parent))
 
 
-def _make_absolute(tree: Tree, folder: Path) -> None:
-    """Relative paths in ``tree`` are those of ``folder``; what is no path yet is left to validation."""
+def _absolute(tree: Tree, folder: Path) -> Tree:
+    """``tree`` with its relative paths as those of ``folder``; what is no path yet is left to validation."""
     robot, learn = tree.get("robot"), tree.get("learn")
+    changed: Tree = {}
     if isinstance(robot, dict) and isinstance(robot.get("model"), str):
-        robot["model"] = str((folder / robot["model"]).resolve())
+        changed["robot"] = {"model": _from(folder, robot["model"])}
     if isinstance(learn, dict) and isinstance(learn.get("prior_data"), list):
-        learn["prior_data"] = [
-            str((folder / Path(entry).expanduser()).resolve()) if isinstance(entry, str) else entry
-            for entry in learn["prior_data"]
-        ]
+        given = learn["prior_data"]
+        changed["learn"] = {"prior_data": [_from(folder, log) if isinstance(log, str) else log for log in given]}
+    return merge(tree, changed)
+
+
+def _from(folder: Path, path: str) -> str:
+    return str((folder / Path(path).expanduser()).resolve())
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], path: tuple[str, ...] = ()) -> Tree:
@@ -175,7 +174,7 @@ def validate(model: type[Model], tree: Mapping[str, Any], what: str, command: st
     try:
         return model.model_validate(tree)
     except ValidationError as error:
-        lines = [_explain(model, item) for item in _alternatives_joined(_causes(error.errors()))]
+        lines = mistakes_in_words(model, error)
         raise ConfigError(
             f"the configuration of {what} has {len(lines)} mistake{'s' if len(lines) != 1 else ''}",
             reason="\n".join(lines),
@@ -241,67 +240,6 @@ def _parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-def _causes(items: Sequence[Any]) -> list[Any]:
-    """Without the lists that pydantic calls too short because their entries are wrong."""
-    places = [tuple(item["loc"]) for item in items]
-
-    def has_wrong_entries(place: tuple[Any, ...]) -> bool:
-        return any(len(other) > len(place) and other[: len(place)] == place for other in places)
-
-    return [item for item in items if item["type"] != "too_short" or not has_wrong_entries(tuple(item["loc"]))]
-
-
-def _alternatives_joined(items: Sequence[Any]) -> list[Any]:
-    """With one mistake where pydantic has one for each thing that the value might have been."""
-    joined: list[Any] = []
-    for item in items:
-        *place, last = item["loc"] or ("",)
-        if not ALTERNATIVE.fullmatch(str(last)):
-            joined.append(item)
-        elif joined and tuple(joined[-1]["loc"]) == tuple(place):
-            wanted = str(item["msg"]).removeprefix("Input should be ")
-            joined[-1] = {**joined[-1], "msg": f"{joined[-1]['msg']} or {wanted}"}
-        else:
-            joined.append({**item, "loc": tuple(place)})
-    return joined
-
-
-def _explain(model: type[BaseModel], item: Any) -> str:
-    location = tuple(item["loc"])
-    path = ".".join(str(part) for part in location)
-    if item["type"] in ("model_type", "model_attributes_type", "dict_type"):
-        keys = _siblings(model, (*location, ""))
-        example = f", such as {path}.{keys[0]}" if keys and path else ""
-        return (
-            f"{path or 'this'} is a table of keys, not a value: set the keys in it{example} (given: {item['input']!r})"
-        )
-    if item["type"] == "extra_forbidden":
-        nearest = difflib.get_close_matches(str(location[-1]), _siblings(model, location), n=1, cutoff=0.5)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else ""
-        return f"{path}: unknown key{hint}"
-    message = str(item["msg"]).removeprefix("Value error, ").replace("valid tuple", "list")
-    message = message.partition(", unable to parse")[0]
-    given = item.get("input")
-    shown = "" if item["type"] in ("missing", "value_error") or isinstance(given, dict) else f" (given: {given!r})"
-    return f"{path + ': ' if path else ''}{message[0].lower()}{message[1:]}{shown}"
-
-
-def _siblings(model: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
-    """Field names of the table that holds ``location``."""
-    current: Any = model
-    for part in location[:-1]:
-        if isinstance(part, int):
-            continue
-        annotation = current.model_fields[part].annotation
-        while not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            inner = [arg for arg in getattr(annotation, "__args__", ()) if arg is not Ellipsis]
-            if not inner:
-                return []
-            annotation = inner[0]
-        current = annotation
-    return list(current.model_fields)
 
 
 __all__ = [

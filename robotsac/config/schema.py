@@ -214,7 +214,8 @@ class Config(Table):
 
     @model_validator(mode="after")
     def _horizon(self) -> Self:
-        self.learn.require_horizon(self.robot.control_rate_hz)
+        if wrong := self.learn.horizon_too_short(self.robot.control_rate_hz):
+            raise ValueError(f"{wrong}: the discount would be 0 or below")
         return self
 
     def digest(self) -> str:

@@ -83,15 +83,15 @@ def update_actor_and_temperature(
     # Of many critics, and of critics with dropout, the actor follows the mean (REDQ, Chen et al. 2021, algorithm 1; DroQ,
     # Hiraoka et al. 2022, algorithm 2), of two the smaller.
     value = q.amin(dim=0) if noise.subset is None and noise.dropout is None else q.mean(dim=0)
-    loss = (actor_loss if constants.pathwise else score_function_loss)(log_prob, value, alpha)
+    policy_loss = actor_loss(log_prob, value, alpha)
+    # The score function's loss has the gradient of J_π and not its value, so what is told is the other.
+    loss = policy_loss if constants.pathwise else score_function_loss(log_prob, value, alpha)
     if constants.smooth_time or constants.smooth_space:
         loss = loss + smoothness_loss(state.actor, obs, next_obs, noise, constants)
     step(state.actor_adam, loss)
     log_prob = log_prob.detach()
     update_temperature(state, log_prob)
-    # J_π itself: the score function's loss has its gradient, not its value.
-    value_of_loss = actor_loss(log_prob, value.detach(), alpha)
-    return {"actor_loss": value_of_loss, "entropy": -log_prob.mean(), "alpha": alpha}
+    return {"actor_loss": policy_loss.detach(), "entropy": -log_prob.mean(), "alpha": alpha}
 
 
 def update_temperature(state: ActorLearner, log_prob: Tensor) -> None:

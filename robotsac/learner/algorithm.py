@@ -144,11 +144,8 @@ def discount_of(learn: LearnConfig, control_rate_hz: float) -> float:
     """
     if learn.discount != "from_horizon":
         return learn.discount
-    try:
-        learn.require_horizon(control_rate_hz)
-    except ValueError as error:
-        what, _, reason = str(error).partition(": ")
-        raise ConfigError(what, reason=reason, command="--set learn.horizon_s=1.0") from error
+    if wrong := learn.horizon_too_short(control_rate_hz):
+        raise ConfigError(wrong, reason="the discount would be 0 or below", command="--set learn.horizon_s=1.0")
     return 1.0 - 1.0 / (learn.horizon_s * control_rate_hz)
 
 

@@ -85,6 +85,7 @@ class _Pathwise(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor]:
+        """Of :func:`with_pathwise_gradient`: by x none, by a and b (b, d) each."""
         x, a, b = ctx.saved_tensors
         total = a + b
         both = torch.stack((x, 1.0 - x), dim=-1)

@@ -118,6 +118,7 @@ class _Implicit(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
+        """Of :func:`with_implicit_gradient`: by z none, by log w, μ and log σ (b, d, K) each."""
         z, log_weight, mean, log_std = ctx.saved_tensors
         grad = grads[0][..., None]
         log_parts = _log_parts(z, log_weight, mean, log_std)
