@@ -95,6 +95,7 @@ class Transitions:
         reward: (b,) float32.
         terminal: (b,) float32, 1 where the next state must not be bootstrapped from.
         steps: (b,) float32, how many control steps lie between obs and next_obs; ``None`` = one. The reward is theirs.
+        after: (b, obs_dim) float32, what was observed one control step after obs; ``None`` = that is next_obs.
     """
 
     obs: NDArray[np.float32]
@@ -103,6 +104,7 @@ class Transitions:
     next_obs: NDArray[np.float32]
     terminal: NDArray[np.float32]
     steps: NDArray[np.float32] | None = None
+    after: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.reward)

@@ -46,7 +46,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "mixture": ("learn.head='mixture'",),
     "beta": ("learn.head='beta'",),
     "score": ("learn.policy_gradient='score'",),
-    "smooth": ("learn.smooth_time=0.1", "learn.smooth_space=0.1", "learn.n_step=1"),
+    "smooth": ("learn.smooth_time=0.1", "learn.smooth_space=0.1"),
     "actor_delay_2": ("learn.actor_delay=2",),
     "ten_critics": ("learn.critics=10",),
     "dropout": ("learn.critic_dropout=0.01",),
@@ -108,7 +108,7 @@ def ready(learn: LearnConfig, obs_dim: int, act_dim: int, device: torch.device) 
     """One update of a fresh algorithm, to be called again and again; warmed up."""
     algorithm = create_algorithm(learn, obs_dim, act_dim, RATE_HZ, device)
     generator = torch.Generator(device).manual_seed(learn.seed)
-    replay = Replay(ROWS, obs_dim, act_dim, device, generator, with_steps=learn.n_step > 1)
+    replay = Replay.of(learn, ROWS, obs_dim, act_dim, generator)
     replay.append(transitions(obs_dim, act_dim, learn.n_step))
 
     def update() -> object:
@@ -131,6 +131,7 @@ def transitions(obs_dim: int, act_dim: int, n_step: int) -> Transitions:
         next_obs=rng.standard_normal((ROWS, obs_dim), dtype=np.float32),
         terminal=np.zeros(ROWS, dtype=np.float32),
         steps=np.full(ROWS, n_step, dtype=np.float32) if n_step > 1 else None,
+        after=rng.standard_normal((ROWS, obs_dim), dtype=np.float32) if n_step > 1 else None,
     )
 
 

@@ -222,9 +222,6 @@ class LearnConfig(Table):
     def _wrong_for_data(self) -> dict[str, bool]:
         of_prior = round(self.prior_share * self.batch_size)
         return {
-            "smooth_time compares neighbouring steps, and with n_step above 1 the replay has none: set n_step to 1": self.smooth_time
-            > 0
-            and self.n_step > 1,
             f"prior_share {self.prior_share:g} of batch_size {self.batch_size} is {of_prior}: with prior_data, both prior "
             "and fresh data need a row": bool(self.prior_data) and not 0 < of_prior < self.batch_size,
             f"batch_size {self.batch_size} is more than the {self.replay_capacity} transitions that replay_capacity keeps": (

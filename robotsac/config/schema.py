@@ -11,7 +11,7 @@ import hashlib
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -135,6 +135,8 @@ class TaskConfig(OpenTable):
     history_steps: Annotated[int, Field(ge=0, le=32)] = 2
     # An episode starts where the last one ended; every this many episodes the arm goes home first. 1 = always.
     home_every_episodes: Annotated[int, Field(ge=1)] = 10
+    # And after episodes that ended so: a bad place is left at once, instead of being learned from all over again.
+    home_after: tuple[Literal["success", "failure", "time_limit", "fault"], ...] = ("failure",)
     seed: int = 0
 
 

@@ -77,6 +77,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
         self._seen: Observation = np.zeros(self.codec.obs_dim, dtype=np.float32)
         self._step = 0
         self._episode = 0
+        self._end = EpisodeEnd.RUNNING
         self._running = False
 
     def start(self) -> None:
@@ -88,10 +89,11 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Begin an episode.
 
-        The arm goes home with a ``seed``, with ``options={"home": True}``, every ``task.home_every_episodes``, and when
-        it is outside its soft limits; else it starts from where it is. ``options={"goal_seed": k}`` draws the goal from
-        a seed of its own (evaluation on held-out goals). ``options={"should_stop": f}`` asks ``f`` on the way home; once
-        it is true the arm brakes, and the episode begins where it came to rest.
+        The arm goes home with a ``seed``, with ``options={"home": True}``, every ``task.home_every_episodes``, after an
+        end that ``task.home_after`` names, and when it is outside its soft limits; else it starts from where it is.
+        ``options={"goal_seed": k}`` draws the goal from a seed of its own (evaluation on held-out goals).
+        ``options={"should_stop": f}`` asks ``f`` on the way home; once it is true the arm brakes, and the episode begins
+        where it came to rest.
 
         Raises:
             ArmStateError: the guard is not started, or has a latched fault.
@@ -158,6 +160,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
         end = judgement.end
         if end is EpisodeEnd.RUNNING and self._step >= self.episode_steps:
             end = EpisodeEnd.TIME_LIMIT
+        self._end = end
         if end is not EpisodeEnd.RUNNING:
             self._running = False
             self.guard.hold()
@@ -167,6 +170,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
     def _faulted(self, fault: GuardFault) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """The end of an episode that the guard has stopped."""
         self._running = False
+        self._end = EpisodeEnd.FAULT
         info = self._info(EpisodeEnd.FAULT, self._previous.copy(), Flag.NONE)
         return self._after_fault(), 0.0, False, True, {**info, "fault": fault}
 
@@ -206,7 +210,9 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
     def _due_home(self) -> bool:
         spec, q = self.arm.spec, self.guard.joints.q
         outside = bool(((q < spec.q_min) | (q > spec.q_max)).any())
-        return outside or self._episode % self.config.task.home_every_episodes == 0
+        task = self.config.task
+        every = self._episode % task.home_every_episodes == 0
+        return outside or every or self._end.name.lower() in task.home_after
 
     def _observe(self) -> Observation:
         state: JointState = self.guard.joints

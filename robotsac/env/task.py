@@ -90,7 +90,7 @@ def task_parameters(config: TaskConfig, task: Task) -> dict[str, str]:
     """Every parameter that shapes reward, observation and end, by name, each value as JSON text.
 
     Of what all tasks share that is ``episode_s``; the history has a field of its own in the contract, and where an episode
-    begins (``home_every_episodes``, ``seed``) changes nothing that a policy sees or is paid for.
+    begins (``home_every_episodes``, ``home_after``, ``seed``) changes nothing that a policy sees or is paid for.
     """
     shaping = {"episode_s": config.episode_s, **task.parameters}
     return {name: json.dumps(value, sort_keys=True) for name, value in sorted(shaping.items())}

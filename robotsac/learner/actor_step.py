@@ -74,9 +74,9 @@ class ActorLearner(Protocol):
 
 
 def update_actor_and_temperature(
-    state: ActorLearner, obs: Tensor, next_obs: Tensor, noise: Noise, alpha: Tensor
+    state: ActorLearner, obs: Tensor, after: Tensor, noise: Noise, alpha: Tensor
 ) -> dict[str, Tensor]:
-    """Steps 2 and 3 of an update; obs, next_obs (b, obs_dim) normalised. Returns their metrics."""
+    """Steps 2 and 3 of an update; obs and, one step later, after (b, obs_dim) normalised. Returns their metrics."""
     constants = state.constants
     action, log_prob = state.actor.sample(obs, noise.action, constants.pathwise)
     q = state.critic.frozen(obs, action, noise.dropout_of(ACTOR))
@@ -87,7 +87,7 @@ def update_actor_and_temperature(
     # The score function's loss has the gradient of J_π and not its value, so what is told is the other.
     loss = policy_loss if constants.pathwise else score_function_loss(log_prob, value, alpha)
     if constants.smooth_time or constants.smooth_space:
-        loss = loss + smoothness_loss(state.actor, obs, next_obs, noise, constants)
+        loss = loss + smoothness_loss(state.actor, obs, after, noise, constants)
     step(state.actor_adam, loss)
     log_prob = log_prob.detach()
     update_temperature(state, log_prob)

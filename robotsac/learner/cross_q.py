@@ -29,6 +29,7 @@ from robotsac.learner.batch_norm_critic import BatchNormCritic
 from robotsac.learner.critic import bellman_target, critic_loss, discount_over
 from robotsac.learner.networks import Normaliser
 from robotsac.learner.replay import Batch
+from robotsac.learner.smoothness import one_later
 from robotsac.learner.temperature import first_log_alpha
 
 BETAS = (0.5, 0.999)
@@ -81,7 +82,7 @@ class CrossQState:
         metrics = self._update_critics(batch, obs, next_obs, noise, alpha)
         self.updates += 1
         if self.updates % self.constants.actor_delay == 0:
-            metrics |= update_actor_and_temperature(self, obs, next_obs, noise, alpha)
+            metrics |= update_actor_and_temperature(self, obs, one_later(self, batch, next_obs), noise, alpha)
         return metrics
 
     def _update_critics(

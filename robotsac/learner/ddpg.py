@@ -26,7 +26,7 @@ from robotsac.learner.algorithm import Noise, NoiseShape, actor_of, critic_shape
 from robotsac.learner.critic import Critic, critic_loss, discount_over, move_target
 from robotsac.learner.networks import Normaliser, same_shape
 from robotsac.learner.replay import Batch
-from robotsac.learner.smoothness import smoothness_loss
+from robotsac.learner.smoothness import one_later, smoothness_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class DdpgState:
         metrics = update_critics(self, batch, obs, next_obs, noise)
         self.updates += 1
         if self.updates % self.constants.actor_delay == 0:
-            metrics |= update_actor(self, obs, next_obs, noise)
+            metrics |= update_actor(self, obs, one_later(self, batch, next_obs), noise)
         move_target(self.critic_target.tensors, self.critic.tensors, self.constants.polyak)
         move_target(list(self.actor_target.parameters()), list(self.actor.parameters()), self.constants.polyak)
         return metrics
@@ -127,13 +127,13 @@ def update_critics(state: DdpgState, batch: Batch, obs: Tensor, next_obs: Tensor
     return {"critic_loss": loss.detach(), "q": q.detach().mean()}
 
 
-def update_actor(state: DdpgState, obs: Tensor, next_obs: Tensor, noise: Noise) -> dict[str, Tensor]:
-    """Step 2; ``obs``, ``next_obs`` (b, obs_dim) normalised."""
+def update_actor(state: DdpgState, obs: Tensor, after: Tensor, noise: Noise) -> dict[str, Tensor]:
+    """Step 2; ``obs`` and, one step later, ``after`` (b, obs_dim) normalised."""
     constants = state.constants
     action, _ = state.actor.sample(obs, noise.action)
     loss = actor_loss(state.critic.frozen(obs, action))
     if constants.smooth_time or constants.smooth_space:
-        loss = loss + smoothness_loss(state.actor, obs, next_obs, noise, constants)
+        loss = loss + smoothness_loss(state.actor, obs, after, noise, constants)
     step(state.actor_adam, loss)
     return {"actor_loss": loss.detach()}
 

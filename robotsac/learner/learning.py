@@ -127,9 +127,7 @@ class Learning:
 
     def _ring(self, capacity: int, generator: torch.Generator) -> Replay:
         contract = self.contract
-        return Replay(
-            capacity, contract.obs_dim, contract.act_dim, self.device, generator, with_steps=self._learn.n_step > 1
-        )
+        return Replay.of(self._learn, capacity, contract.obs_dim, contract.act_dim, generator)
 
     def _new_assembler(self) -> Assembler:
         return Assembler(self._learn.n_step, discount_of(self._learn, self.contract.control_rate_hz))

@@ -32,7 +32,7 @@ def n_step_transitions(records: Records, n: int, discount: float) -> tuple[Trans
         discount: γ per control step.
 
     Returns:
-        Transitions with ``steps`` (b,) = k; at most n records.
+        Transitions with ``steps`` (b,) = k and ``after``; at most n records.
     """
     pairs = paired(records)
     start = np.flatnonzero(pairs)
@@ -49,6 +49,7 @@ def n_step_transitions(records: Records, n: int, discount: float) -> tuple[Trans
         next_obs=np.ascontiguousarray(records["obs"][last]),
         terminal=terminal(records[last]),
         steps=steps[whole].astype(np.float32),
+        after=np.ascontiguousarray(records["obs"][start + 1]),
     )
     waiting = int((~whole).sum())
     return made, records[len(records) - 1 - waiting :].copy()

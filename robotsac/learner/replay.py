@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robotsac.config.learn import LearnConfig
 from robotsac.records import Transitions
 
 
@@ -17,6 +18,7 @@ class Batch:
     """A minibatch on the device: obs, next_obs (b, obs_dim); action (b, act_dim); reward, terminal (b,). float32.
 
     ``steps`` (b,): how many control steps lie between obs and next_obs; ``None`` = one. The reward is theirs, discounted.
+    ``after`` (b, obs_dim): the observation one step after obs; ``None`` where nobody asked for it, or it is next_obs.
     """
 
     obs: Tensor
@@ -25,20 +27,21 @@ class Batch:
     next_obs: Tensor
     terminal: Tensor
     steps: Tensor | None = None
+    after: Tensor | None = None
 
     def __len__(self) -> int:
         return self.reward.shape[0]
 
     def joined(self, other: Batch) -> Batch:
-        """The rows of both, these first; both with ``steps`` or both without."""
-        steps = None if self.steps is None or other.steps is None else torch.cat((self.steps, other.steps))
+        """The rows of both, these first; both of rings that keep the same."""
         return Batch(
             torch.cat((self.obs, other.obs)),
             torch.cat((self.action, other.action)),
             torch.cat((self.reward, other.reward)),
             torch.cat((self.next_obs, other.next_obs)),
             torch.cat((self.terminal, other.terminal)),
-            steps,
+            None if self.steps is None or other.steps is None else torch.cat((self.steps, other.steps)),
+            None if self.after is None or other.after is None else torch.cat((self.after, other.after)),
         )
 
 
@@ -54,6 +57,7 @@ class Replay:
         device: where the rows lie.
         generator: draws the samples; on ``device``, this ring's own.
         with_steps: keep the transitions' ``steps`` too; without, all are of one step.
+        with_after: keep their ``after`` too.
     """
 
     def __init__(
@@ -65,13 +69,22 @@ class Replay:
         generator: torch.Generator,
         *,
         with_steps: bool = False,
+        with_after: bool = False,
     ) -> None:
         self.capacity = capacity
         self.total = 0
-        self._widths = [obs_dim, act_dim, 1, obs_dim, 1] + [1] * with_steps
+        self._with_steps, self._with_after = with_steps, with_after
+        self._widths = [obs_dim, act_dim, 1, obs_dim, 1] + [1] * with_steps + [obs_dim] * with_after
         # Not zeroed: rows beyond the fill are never read, and untouched pages cost no memory.
         self._rows = torch.empty(capacity, sum(self._widths), device=device)
         self._generator = generator
+
+    @classmethod
+    def of(cls, learn: LearnConfig, capacity: int, obs_dim: int, act_dim: int, generator: torch.Generator) -> Replay:
+        """A ring of what ``learn`` needs to be kept, on the generator's device."""
+        several = learn.n_step > 1
+        with_after = several and learn.smooth_time > 0
+        return cls(capacity, obs_dim, act_dim, generator.device, generator, with_steps=several, with_after=with_after)
 
     def __len__(self) -> int:
         return min(self.total, self.capacity)
@@ -91,6 +104,8 @@ class Replay:
         ]
         if transitions.steps is not None:
             columns.append(transitions.steps[:, None])
+        if self._with_after and transitions.after is not None:
+            columns.append(transitions.after)
         if [column.shape[1] for column in columns] != self._widths:
             raise ValueError(f"transitions of widths {[c.shape[1] for c in columns]} in a ring of {self._widths}")
         rows = np.concatenate(columns, axis=1, dtype=np.float32)[-self.capacity :]
@@ -111,10 +126,12 @@ class Replay:
             raise ValueError("cannot sample from an empty replay")
         device = self._rows.device
         where = torch.randint(len(self), (batch_size,), generator=self._generator, device=device)
-        obs, action, reward, next_obs, terminal, *steps = torch.split(
+        obs, action, reward, next_obs, terminal, *more = torch.split(
             self._rows.index_select(0, where), self._widths, dim=1
         )
-        return Batch(obs, action, reward.squeeze(1), next_obs, terminal.squeeze(1), *(k.squeeze(1) for k in steps))
+        steps = more[0].squeeze(1) if self._with_steps else None
+        after = more[-1] if self._with_after else None
+        return Batch(obs, action, reward.squeeze(1), next_obs, terminal.squeeze(1), steps, after)
 
     @property
     def oldest(self) -> int:

@@ -30,6 +30,7 @@ from robotsac.learner.correction import Correction
 from robotsac.learner.critic import Critic, bellman_target, critic_loss, discount_over, move_target
 from robotsac.learner.networks import Normaliser
 from robotsac.learner.replay import Batch
+from robotsac.learner.smoothness import one_later
 from robotsac.learner.temperature import first_log_alpha
 
 
@@ -117,7 +118,7 @@ def update(state: SacState, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         metrics = _update_critics(state, batch, obs, next_obs, noise, alpha)
         state.updates += 1
         if state.updates % state.constants.actor_delay == 0:
-            metrics |= update_actor_and_temperature(state, obs, next_obs, noise, alpha)
+            metrics |= update_actor_and_temperature(state, obs, one_later(state, batch, next_obs), noise, alpha)
     move_target(state.target.tensors, state.critic.tensors, state.constants.polyak)
     return metrics
 

@@ -33,6 +33,7 @@ from robotsac.learner.correction import Correction
 from robotsac.learner.critic import Critic, critic_loss, discount_over, move_target
 from robotsac.learner.networks import Normaliser, same_shape
 from robotsac.learner.replay import Batch
+from robotsac.learner.smoothness import one_later
 from robotsac.learner.temperature import first_log_alpha
 
 
@@ -99,7 +100,7 @@ class SacV1State:
             metrics = update_value(self, obs, noise, alpha) | update_critics(self, batch, obs, next_obs)
             self.updates += 1
             if self.updates % self.constants.actor_delay == 0:
-                metrics |= update_actor_and_temperature(self, obs, next_obs, noise, alpha)
+                metrics |= update_actor_and_temperature(self, obs, one_later(self, batch, next_obs), noise, alpha)
         move_target(self.target.tensors, self.value.tensors, self.constants.polyak)
         return metrics
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from robotsac.learner.actor import Actor
 from robotsac.learner.algorithm import Noise
+from robotsac.learner.networks import Normaliser
+from robotsac.learner.replay import Batch
 
 
 class Weights(Protocol):
@@ -33,12 +35,27 @@ class Weights(Protocol):
         ...
 
 
-def smoothness_loss(actor: Actor, obs: Tensor, next_obs: Tensor, noise: Noise, weights: Weights) -> Tensor:
+class Normalising(Protocol):
+    """An algorithm that sees observations normalised."""
+
+    @property
+    def normaliser(self) -> Normaliser:
+        """Of them."""
+        ...
+
+
+def one_later(state: Normalising, batch: Batch, next_obs: Tensor) -> Tensor:
+    """What came one step after ``batch.obs``, normalised: ``next_obs`` (b, obs_dim), unless that is further ahead."""
+    after: Tensor = next_obs if batch.after is None else state.normaliser(batch.after)
+    return after
+
+
+def smoothness_loss(actor: Actor, obs: Tensor, after: Tensor, noise: Noise, weights: Weights) -> Tensor:
     """w_t·mean |μ(s) − μ(s')|² + w_s·mean |μ(s) − μ(s + ε)|², μ the deterministic action.
 
     Args:
         actor: whose.
-        obs, next_obs: (b, obs_dim) normalised.
+        obs, after: s and, one step later, s' (b, obs_dim) normalised.
         noise: ``space`` (b, obs_dim) when the second term has a weight.
         weights: of the terms.
 
@@ -47,7 +64,7 @@ def smoothness_loss(actor: Actor, obs: Tensor, next_obs: Tensor, noise: Noise, w
     """
     silent = noise.action.new_zeros(noise.action.shape)
     here = actor.action(obs, silent)
-    loss = weights.smooth_time * (here - actor.action(next_obs, silent)).square().sum(dim=-1).mean()
+    loss = weights.smooth_time * (here - actor.action(after, silent)).square().sum(dim=-1).mean()
     if noise.space is not None:
         near = actor.action(obs + weights.smooth_sigma * noise.space, silent)
         loss = loss + weights.smooth_space * (here - near).square().sum(dim=-1).mean()

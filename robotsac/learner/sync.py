@@ -89,7 +89,7 @@ class SyncLearning:
         self._update_noise = noise
         self.generators = {"generator.replay": replay, "generator.noise": noise}
         capacity = min(learn.replay_capacity, plan.steps)
-        self.replay = Replay(capacity, *dims, device, replay, with_steps=learn.n_step > 1)
+        self.replay = Replay.of(learn, capacity, *dims, replay)
         self.observed = ObsStatistics(world.obs_dim, learn.normalise_obs)
         self._joiner = joiner_of(learn.n_step, discount_of(learn, rate_hz), *dims)
         self.learn, self.world, self._exam, self.device = learn, world, exam, device

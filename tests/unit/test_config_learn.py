@@ -36,14 +36,14 @@ PRIOR = {"prior_data": ["runs/one"]}
         V1 | {"critics": 4, "critic_subset": 4},
         DDPG,
         DDPG | {"critics": 1},
-        DDPG | {"smooth_time": 0.1, "smooth_space": 0.1, "n_step": 1},
+        DDPG | {"smooth_time": 0.1, "smooth_space": 0.1},
         CORRECTED,
         CORRECTED | {"correction": "consensus", "activation": "tanh"},
         CORRECTED | {"temperature": 0.2, "n_step": 3},
         {"critics": 10, "updates_per_step": 20.0, "actor_delay": 20},
         {"critic_dropout": 0.01, "updates_per_step": 20.0},
         BATCH_NORM,
-        {"n_step": 20, "smooth_space": 0.1},
+        {"n_step": 20, "smooth_time": 0.1, "smooth_space": 0.1},
         PRIOR | {"prior_share": 0.1},
         PRIOR | V1,
         PRIOR | DDPG | {"n_step": 3},
@@ -235,10 +235,6 @@ def test_many_updates_with_a_stabiliser_are_taken(learn: dict[str, Any]) -> None
 
 
 # --- data --------------------------------------------------------------------------------------------------------
-
-
-def test_neighbouring_steps_are_not_compared_where_the_replay_has_none() -> None:
-    assert "smooth_time compares neighbouring steps" in refusal({"smooth_time": 0.1, "n_step": 2})
 
 
 @pytest.mark.parametrize(("share", "size", "rows"), [(0.0, 256, 0), (0.001, 256, 0), (0.999, 256, 256), (0.5, 1, 0)])

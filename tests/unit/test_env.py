@@ -110,6 +110,49 @@ def test_the_time_limit_truncates_and_the_task_is_asked_first():
     env.close()
 
 
+def homes(overrides: list[str], episodes: int, action: float = 0.0) -> list[bool]:
+    """Of each new episode behind the first, whether the arm went home for it; every episode pushes with ``action``."""
+    env = ArmEnv(load_config("arm0-sim", overrides=["task.episode_s=0.2", "task.hold_s=0.1", *overrides]))
+    env.reset(seed=0)
+    went = []
+    for _ in range(episodes):
+        while not any(env.step(np.full(6, action))[2:4]):
+            pass
+        before = env.guard.joints.q
+        env.reset()
+        went.append(bool(np.abs(env.guard.joints.q - before).max() > 0.005))
+    env.close()
+    return went
+
+
+def test_what_missed_its_target_begins_the_next_episode_at_home():
+    assert homes([], 3, 0.5) == [True] * 3
+    # Whatever the arm does is a success: it goes on from where it is, until home_every_episodes sends it home.
+    anywhere = ["task.tolerance_m=10", "task.home_every_episodes=3"]
+    assert homes(anywhere, 6, 0.5) == [False, False, True] * 2
+    assert homes([*anywhere, 'task.home_after=["success"]'], 3, 0.5) == [True] * 3
+    assert homes(["task.home_after=[]", "task.home_every_episodes=3"], 3, 0.5) == [False, False, True]
+
+
+def test_a_fault_can_send_it_home_too():
+    for ends, went in (("[]", False), ('["fault"]', True)):
+        env = ArmEnv(load_config("arm0-sim", overrides=[f"task.home_after={ends}"]))
+        env.reset(seed=0)
+        for _ in range(20):
+            env.step(np.full(6, 0.5))
+        env.step(np.full(6, np.nan))
+        env.guard.clear_fault()
+        before = env.guard.joints.q
+        env.reset()
+        assert bool(np.abs(env.guard.joints.q - before).max() > 0.02) == went
+        env.close()
+
+
+def test_an_end_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError, match="home_after"):
+        load_config("arm0-sim", overrides=['task.home_after=["sucess"]'])
+
+
 def test_success_needs_the_whole_hold_without_a_break():
     env = ArmEnv(load_config("arm0-sim", overrides=["task.tolerance_m=10"]))
     env.reset(seed=0)

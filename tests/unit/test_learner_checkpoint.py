@@ -263,6 +263,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "n step": {"n_step": 4},
     "normalised observations": {"normalise_obs": True},
     "smooth": {"smooth_time": 0.5, "smooth_space": 0.5},
+    "smooth, n step": {"smooth_time": 0.5, "n_step": 3},
     "smooth ddpg": {"variant": "ddpg", "smooth_time": 0.5, "smooth_space": 0.5},
     "prior data": {"prior_data": "here"},
     "prior data, n step, redq": {"prior_data": "here", "n_step": 3, "critics": 4, "prior_share": 0.25},

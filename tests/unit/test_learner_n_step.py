@@ -40,7 +40,7 @@ def made_of(run: Records, n: int, size: int = 1000) -> Transitions:
 
 
 def joined(parts: list[Transitions]) -> Transitions:
-    fields = ("obs", "action", "reward", "next_obs", "terminal", "steps")
+    fields = ("obs", "action", "reward", "next_obs", "terminal", "steps", "after")
     return Transitions(*(np.concatenate([getattr(part, field) for part in parts]) for field in fields))
 
 
@@ -187,6 +187,8 @@ def agree(made: Transitions, expected: list[Expected]) -> None:
     assert made.next_obs[:, 0].tolist() == [e.after for e in expected]
     assert made.terminal.tolist() == [e.terminal for e in expected]
     assert made.steps is not None and made.steps.tolist() == [e.steps for e in expected]
+    # Whatever n is, and wherever the window ends: the very next state.
+    assert made.after is not None and made.after[:, 0].tolist() == [e.start + 1 for e in expected]
     # float32 of a sum in float64: half a unit in the last place of numbers around 1.
     np.testing.assert_allclose(made.reward, [e.reward for e in expected], atol=1e-6)
 
@@ -240,6 +242,25 @@ def test_steps_take_room_only_where_there_are_some() -> None:
         ring(10, 2).append(transitions(noisy_run(20, seed=0)))
     with pytest.raises(ValueError, match="widths"):
         plain.append(made_of(noisy_run(20, seed=0), 2))
+
+
+def test_what_came_one_step_later_is_kept_where_the_policy_must_be_smooth_over_time() -> None:
+    # ``obs[0]`` is ``seq``: the next state is one further, the bootstrap up to four.
+    run = episode(80, EpisodeEnd.TIME_LIMIT)
+    learn = settings(n_step=4, smooth_time=0.1).learn
+    replay = Replay.of(learn, 50, OBS_DIM, ACT_DIM, torch.Generator().manual_seed(0))
+    replay.append(made_of(run, 4))
+    batch = replay.sample(300)
+    assert batch.after is not None and batch.steps is not None
+    assert torch.equal(batch.after[:, 0], batch.obs[:, 0] + 1)
+    assert torch.equal(batch.next_obs[:, 0], batch.obs[:, 0] + batch.steps) and batch.steps.max() == 4
+    both = batch.joined(batch)
+    assert both.after is not None and torch.equal(both.after, torch.cat((batch.after, batch.after)))
+
+    for less in (settings(n_step=4).learn, settings(n_step=1, smooth_time=0.1).learn):
+        without = Replay.of(less, 50, OBS_DIM, ACT_DIM, torch.Generator().manual_seed(0))
+        without.append(made_of(run, 4) if less.n_step > 1 else transitions(run))
+        assert without.sample(4).after is None
 
 
 def all_alike() -> float:

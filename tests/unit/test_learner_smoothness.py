@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from algorithm_world import changed, noise_for, some_batch, weights
+from algorithm_world import VARIANTS as FAMILY
+from algorithm_world import changed, fresh_variant, noise_for, some_batch, weights
 from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, settings
 
 from robotsac.learner.actor import Actor
 from robotsac.learner.algorithm import Algorithm, Noise, actor_of
+from robotsac.learner.networks import Normaliser
 from robotsac.learner.replay import Batch
 from robotsac.learner.smoothness import smoothness_loss
 from robotsac.learner.variants import create_algorithm
@@ -114,6 +116,39 @@ def test_a_term_moves_the_actor_and_nothing_else(variant: str, term: str) -> Non
     smooth.update(batch, noise if term == "smooth_space" else without)
     differing = changed(weights(plain), weights(smooth)) - {"actor_target"}
     assert differing == {"actor"}
+
+
+def idle_critics(state: Algorithm) -> Algorithm:
+    """``state`` with an actor that learns and nothing else, and a normaliser that does something."""
+    for name, optimiser in state.optimizers().items():
+        if name != "actor":
+            for group in optimiser.param_groups:
+                group["lr"] = 0.0
+    normaliser = state.modules()["normaliser"]
+    assert isinstance(normaliser, Normaliser)
+    normaliser.mean.fill_(0.3)
+    return state
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_over_several_steps_it_is_still_the_next_step_that_counts(variant: str) -> None:
+    # What is the bootstrap's state in the one batch is only the next one in the other.
+    one, other = (idle_critics(fresh(variant=variant, smooth_time=10.0)) for _ in range(2))
+    batch, noise = some_batch(), noise_for(one)
+    further = replace(batch, after=batch.next_obs, next_obs=batch.next_obs + 1.0, steps=torch.full((8,), 3.0))
+    one.update(batch, noise)
+    other.update(further, noise)
+    assert changed(weights(one), weights(other)) == set()
+    assert "actor" in changed(weights(one), weights(fresh(variant=variant)))
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_every_algorithm_looks_at_the_step_after(name: str) -> None:
+    one, other = (idle_critics(fresh_variant(name, smooth_time=10.0, actor_delay=1)) for _ in range(2))
+    batch, noise = replace(some_batch(), steps=torch.full((8,), 3.0)), noise_for(one)
+    one.update(replace(batch, after=batch.obs + 0.1), noise)
+    other.update(replace(batch, after=batch.obs - 0.1), noise)
+    assert changed(weights(one), weights(other)) - {"actor_target"} == {"actor"}
 
 
 @pytest.mark.parametrize("variant", ["sac", "ddpg"])

@@ -121,8 +121,8 @@ def test_bug_07_the_discount_that_acts_is_the_one_that_was_asked_for(learn: dict
 def test_bug_07_n_step_returns_are_those_of_a_loop_and_cross_no_episode() -> None:
     """γ^n missing, or rewards of the next episode in the window, as when a ring is full and slots are neighbours."""
     run = noisy_run(120, seed=4, episode_steps=7)
-    rows = all_rows(absorbed(run, n_step=3, replay_capacity=50, discount=DISCOUNT))
-    assert len(rows) == 50 and rows.steps is not None
+    rows = all_rows(absorbed(run, n_step=3, smooth_time=0.1, replay_capacity=50, discount=DISCOUNT))
+    assert len(rows) == 50 and rows.steps is not None and rows.after is not None
     start = {float(obs): i for i, obs in enumerate(run["obs"][:, 0])}
     for b in range(len(rows)):
         first = start[float(rows.obs[b, 0])]
@@ -133,6 +133,7 @@ def test_bug_07_n_step_returns_are_those_of_a_loop_and_cross_no_episode() -> Non
         assert float(rows.steps[b]) == steps
         assert float(rows.reward[b]) == pytest.approx(total, abs=1e-6)
         assert rows.next_obs[b].tolist() == run["obs"][first + steps].tolist()
+        assert rows.after[b].tolist() == run["obs"][first + 1].tolist()
         assert float(rows.terminal[b]) == (run["end"][first + steps] == EpisodeEnd.SUCCESS)
     state, noise = known(), some_noise(known(), len(rows))
     got = soft_target(state, rows, rows.next_obs, noise, torch.tensor(ALPHA))

@@ -235,12 +235,15 @@ def test_bug_09_cross_qs_actor_asks_by_the_running_statistics() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_bug_09_an_update_normalises_both_observations(variant: str) -> None:
+def test_bug_09_an_update_normalises_every_observation(variant: str) -> None:
     """Of raw ones with a normaliser it is, to the bit, the update of normalised ones without: s or s' left raw is not."""
-    plain, scaled, batch = fresh_variant(variant), fresh_variant(variant), some_batch()
+    plain, scaled = (fresh_variant(variant, smooth_time=1.0) for _ in range(2))
+    batch = over_several_steps(some_batch())
+    batch = dataclasses.replace(batch, after=batch.obs.flip(0))
     scaled.normaliser.mean.fill_(2.0)
     scaled.normaliser.std.fill_(8.0)
-    normalised = dataclasses.replace(batch, obs=(batch.obs - 2.0) / 8.0, next_obs=(batch.next_obs - 2.0) / 8.0)
+    observed = {"obs": batch.obs, "next_obs": batch.next_obs, "after": batch.obs.flip(0)}
+    normalised = dataclasses.replace(batch, **{name: (x - 2.0) / 8.0 for name, x in observed.items()})
     noise = noise_for(plain, rows=len(batch))
     metrics = [{k: float(v) for k, v in s.update(b, noise).items()} for s, b in ((plain, normalised), (scaled, batch))]
     assert metrics[0] == metrics[1]
