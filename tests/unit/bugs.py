@@ -130,9 +130,9 @@ def targets_by_hand(state: SacState, batch: Batch, noise: Noise) -> list[float]:
 
 
 def all_rows(learning: Learning | SyncLearning) -> Batch:
-    """What the ring holds, each transition once, in order of the first number of its observation."""
+    """What the ring holds, each transition once, in order of its observation; two may begin at the same place."""
     drawn = learning.replay.sample(200 + 20 * len(learning.replay))
-    _, first = np.unique(drawn.obs[:, 0].numpy(), return_index=True)
+    _, first = np.unique(torch.cat((drawn.obs, drawn.action), dim=1).numpy(), axis=0, return_index=True)
     columns = (getattr(drawn, field.name) for field in dataclasses.fields(Batch))
     return Batch(*(None if column is None else column[first] for column in columns))  # type: ignore[arg-type]
 

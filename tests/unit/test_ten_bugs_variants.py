@@ -235,6 +235,16 @@ def test_bug_09_cross_qs_actor_asks_by_the_running_statistics() -> None:
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_bug_07_a_policy_is_smooth_from_one_step_to_the_next_however_many_a_row_has(variant: str) -> None:
+    """μ(s) against μ of the state n steps later damps what the arm is meant to do, and lets it tremble in between."""
+    one, other = (fresh_variant(variant, smooth_time=10.0) for _ in range(2))
+    batch = over_several_steps(some_batch())
+    for state, after in ((one, batch.obs + 0.1), (other, batch.obs - 0.1)):
+        state.update(dataclasses.replace(batch, after=after), noise_for(state, rows=len(batch)))
+    assert "actor" in changed(weights(one), weights(other))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_bug_09_an_update_normalises_every_observation(variant: str) -> None:
     """Of raw ones with a normaliser it is, to the bit, the update of normalised ones without: s or s' left raw is not."""
     plain, scaled = (fresh_variant(variant, smooth_time=1.0) for _ in range(2))
