@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from robotsac.learner.actor import Actor
@@ -62,10 +63,18 @@ def smoothness_loss(actor: Actor, obs: Tensor, after: Tensor, noise: Noise, weig
     Returns:
         ()
     """
-    silent = noise.action.new_zeros(noise.action.shape)
-    here = actor.action(obs, silent)
-    loss = weights.smooth_time * (here - actor.action(after, silent)).square().sum(dim=-1).mean()
+    others, shares = [], []
+    if weights.smooth_time:
+        others.append(after)
+        shares.append(weights.smooth_time)
     if noise.space is not None:
-        near = actor.action(obs + weights.smooth_sigma * noise.space, silent)
-        loss = loss + weights.smooth_space * (here - near).square().sum(dim=-1).mean()
-    return loss
+        others.append(obs + weights.smooth_sigma * noise.space)
+        shares.append(weights.smooth_space)
+    # All of them in one pass.
+    rows = torch.cat((obs, *others))
+    actions = actor.action(rows, noise.action.new_zeros(len(rows), noise.action.shape[1]))
+    here, *there = torch.split(actions, len(obs))
+    return sum(
+        (share * (here - action).square().sum(dim=-1).mean() for share, action in zip(shares, there, strict=True)),
+        start=obs.new_zeros(()),
+    )
