@@ -46,14 +46,15 @@ CASES: dict[str, tuple[str, ...]] = {
     "mixture": ("learn.head='mixture'",),
     "beta": ("learn.head='beta'",),
     "score": ("learn.policy_gradient='score'",),
-    "smooth": ("learn.smooth_time=0.1", "learn.smooth_space=0.1"),
+    "rough": ("learn.smooth_time=0",),
+    "smooth_space": ("learn.smooth_space=0.1",),
     "actor_delay_2": ("learn.actor_delay=2",),
     "ten_critics": ("learn.critics=10",),
     "dropout": ("learn.critic_dropout=0.01",),
     "batch_norm": ("learn.critic='batch_norm'",),
-    "silu": ("learn.activation='silu'",),
-    "consensus": ("learn.activation='silu'", "learn.correction='consensus'"),
-    "symplectic": ("learn.activation='silu'", "learn.correction='symplectic'"),
+    "silu": ("learn.activation='silu'", "learn.smooth_time=0"),
+    "consensus": ("learn.activation='silu'", "learn.correction='consensus'", "learn.smooth_time=0"),
+    "symplectic": ("learn.activation='silu'", "learn.correction='symplectic'", "learn.smooth_time=0"),
 }
 """By name, what each sets besides ``--set``."""
 

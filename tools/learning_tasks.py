@@ -129,9 +129,10 @@ TASKS = {
             # The defaults are what two processor cores can do in real time; more updates need a faster learner.
             variants={
                 "defaults": (),
-                "smooth": ("learn.smooth_space=0.3",),
-                "utd8": ("learn.updates_per_step=8",),
+                "rough": ("learn.smooth_time=0",),
                 "one_step": ("learn.n_step=1",),
+                "stay": ("task.home_after=[]",),  # wherever the last episode ended, as it was before
+                "utd8": ("learn.updates_per_step=8",),
             },
             steps=5000,
             eval_every=1000,

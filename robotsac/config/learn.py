@@ -67,7 +67,7 @@ class LearnConfig(Table):
     actor_delay: Count = 1
     policy_gradient: Literal["reparameterised", "score"] = "reparameterised"
     # Weights of |μ(s) − μ(s')|² and |μ(s) − μ(s + ε)|², ε of smooth_sigma normalised units (Mysore et al. 2021, CAPS).
-    smooth_time: NotNegative = 0.0
+    smooth_time: NotNegative = 0.1
     smooth_space: NotNegative = 0.0
     smooth_sigma: Positive = 0.05
 
@@ -211,8 +211,8 @@ class LearnConfig(Table):
         return {
             "correction is for the games of 'sac' and 'sac_v1' with critic 'mlp', reparameterised": on
             and (self.variant == "ddpg" or self.critic != "mlp" or self.policy_gradient == "score"),
-            "correction knows no critic_dropout, random critic_subset, actor_delay or smoothness term": on
-            and (not plain or smooth),
+            "correction knows no critic_dropout, random critic_subset or actor_delay": on and not plain,
+            "correction knows no smoothness term: set smooth_time and smooth_space to 0": on and smooth,
             "correction needs second derivatives, and 'relu' has none: activation must be 'silu' or 'tanh'": on
             and self.activation == "relu",
             "correction needs second derivatives, and head 'beta' has none: head must be 'gaussian' or 'mixture'": on

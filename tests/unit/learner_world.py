@@ -12,6 +12,8 @@ from robotsac.learner.replay_log import LoggedBatch, ReplayLog
 from robotsac.records import EpisodeEnd, Flag, Records, record_dtype
 
 OBS_DIM, ACT_DIM, RATE_HZ = 3, 2, 50
+PLAIN: dict[str, object] = {"n_step": 1, "smooth_time": 0.0}
+"""What an arm's defaults add to SAC as published, left out."""
 
 
 def contract(obs_dim: int = OBS_DIM, act_dim: int = ACT_DIM, task: str = "reach") -> Contract:
@@ -29,8 +31,8 @@ def contract(obs_dim: int = OBS_DIM, act_dim: int = ACT_DIM, task: str = "reach"
 
 
 def settings(**learn: object) -> LearnerSettings:
-    small: dict[str, object] = {"hidden": (16, 16), "batch_size": 32, "start_steps": 20, "slack_steps": 50, "n_step": 1}
-    return LearnerSettings(learn=LearnConfig.model_validate(small | learn))
+    small: dict[str, object] = {"hidden": (16, 16), "batch_size": 32, "start_steps": 20, "slack_steps": 50}
+    return LearnerSettings(learn=LearnConfig.model_validate(small | PLAIN | learn))
 
 
 def records(count: int, first_seq: int = 0, obs_dim: int = OBS_DIM, act_dim: int = ACT_DIM) -> Records:

@@ -14,7 +14,7 @@ from robotsac.config.entropy import SIGMA_MAX, squashed_sigma, widest_sigma
 from robotsac.config.learn import ALPHA_MAX, BETA_SIGMA_MIN, ENSEMBLE, UPDATES_PER_STEP_MAX
 from robotsac.errors import ConfigError
 
-CORRECTED = {"correction": "symplectic", "activation": "silu"}
+CORRECTED = {"correction": "symplectic", "activation": "silu", "smooth_time": 0.0}
 DDPG, V1, SCORE = {"variant": "ddpg"}, {"variant": "sac_v1"}, {"policy_gradient": "score"}
 BATCH_NORM = {"critic": "batch_norm"}
 PRIOR = {"prior_data": ["runs/one"]}
@@ -93,7 +93,7 @@ def test_options_that_do_not_fit_the_variant_are_refused_with_the_reason(learn: 
         ({"critic_dropout": 0.1}, "knows no critic_dropout"),
         ({"critics": 10}, "random critic_subset"),
         ({"actor_delay": 2}, "actor_delay"),
-        ({"smooth_time": 0.1, "n_step": 1}, "smoothness term"),
+        ({"smooth_time": 0.1}, "smoothness term: set smooth_time and smooth_space to 0"),
         ({"smooth_space": 0.1}, "smoothness term"),
         ({"activation": "relu"}, "'relu' has none: activation must be 'silu' or 'tanh'"),
         ({"head": "beta"}, "head 'beta' has none"),
