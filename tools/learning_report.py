@@ -83,7 +83,7 @@ def variant_figures(task: Task, variant: str, runs: Sequence[Run]) -> dict[str, 
         "seeds": [run.seed for run in runs],
         "n": len(runs),
         "at": {str(step): rounded(score) for step, score in sorted(scores.items())},
-        "verdicts": {goal.name: verdict(goal, scores) for goal in goals_of(task)},
+        "verdicts": {goal.name: verdict(goal, scores, task.seeds - len(runs)) for goal in goals_of(task)},
         "curve": {"env_steps": steps.astype(int).tolist(), "mean": np.round(values.mean(axis=0), 3).tolist()},
         "action_rate": mean_of([run.evaluations()[-1].get("action_rate") for run in runs]),
         "updates": [summary["updates"] for summary in summaries],
@@ -99,10 +99,11 @@ def mean_of(values: Sequence[float | None]) -> float | None:
     return round(float(np.mean(known)), 4) if known and len(known) == len(values) else None
 
 
-def verdict(goal: Goal, scores: Mapping[int, Scores]) -> dict[str, Any]:
-    """Whether the mean over seeds has reached ``goal`` at its step; ``None`` where nobody looked at that step."""
+def verdict(goal: Goal, scores: Mapping[int, Scores], seeds_short: int) -> dict[str, Any]:
+    """Whether the mean over seeds has reached ``goal`` at its step; ``None`` where nobody looked at that step, or not in as
+    many seeds as the task asks for."""
     score = scores.get(int(goal.env_steps))
-    if score is None:
+    if score is None or seeds_short > 0:
         return {"met": None, "missed_by": None}
     short = goal.value - score.mean
     # Of what is printed with three digits: a goal that is missed by less is not missed by 0.
@@ -191,4 +192,6 @@ def table(results: dict[str, Any]) -> str:
 
 def _words(name: str, goal: dict[str, Any], found: dict[str, Any]) -> str:
     said = found["verdicts"][name]
+    if said["met"] is None:
+        return f"{name} {goal['value']:g} needs more seeds"
     return f"{name} {goal['value']:g} " + ("met" if said["met"] else f"missed by {said['missed_by']:g}")

@@ -60,7 +60,7 @@ class ArmWorld:
         return self.contract.act_dim
 
     def reset(self, held_out: int | None = None) -> Vector:
-        """See :class:`~robotsac.learner.world.World`; held-out episodes begin at home, others where the last one ended.
+        """See :class:`~robotsac.learner.world.World`; held-out episodes begin at home, others where ``[task]`` has them begin.
 
         Raises:
             GuardFault, ArmStateError: from the arm.

@@ -103,7 +103,8 @@ def require_free(folder: Path) -> None:
     """Refuse a folder that holds a run. Raises ConfigError: with the command that goes on with it, if it can."""
     present = [file for file in (CONFIG_FILE, METRICS_FILE, "learner", "robot", "run.json") if (folder / file).exists()]
     if present:
-        cut = CONFIG_FILE in present and not summary_of(folder).get("finished") and "learner" not in present
+        ended = any(summary_of(folder).get(how) for how in ("finished", "diverged"))
+        cut = CONFIG_FILE in present and not ended and "learner" not in present
         raise ConfigError(
             f"run folder {folder} exists already",
             reason="train begins a new run" + (", and goes on with one only with --resume" if cut else ""),

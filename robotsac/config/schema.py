@@ -135,9 +135,8 @@ class TaskConfig(OpenTable):
     history_steps: Annotated[int, Field(ge=0, le=32)] = 2
     # An episode starts where the last one ended; every this many episodes the arm goes home first. 1 = always.
     home_every_episodes: Annotated[int, Field(ge=1)] = 10
-    # And after episodes that ended so: what is missed at first is missed at the ends of the joints' ranges, where nothing can
-    # be learned but to leave them. A task that always ends by the time limit and needs no such rescue: ["failure"].
-    home_after: tuple[Literal["success", "failure", "time_limit", "fault"], ...] = ("failure", "time_limit")
+    # And after episodes that ended so; none: as the task has it. Of reach that is what misses its target.
+    home_after: tuple[Literal["success", "failure", "time_limit", "fault"], ...] | None = None
     seed: int = 0
 
 

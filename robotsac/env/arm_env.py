@@ -78,6 +78,8 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
         self._step = 0
         self._episode = 0
         self._end = EpisodeEnd.RUNNING
+        asked = config.task.home_after
+        self._home_after = self.task.home_after if asked is None else tuple(EpisodeEnd[end.upper()] for end in asked)
         self._running = False
 
     def start(self) -> None:
@@ -90,7 +92,7 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
         """Begin an episode.
 
         The arm goes home with a ``seed``, with ``options={"home": True}``, every ``task.home_every_episodes``, after an
-        end that ``task.home_after`` names, and when it is outside its soft limits; else it starts from where it is.
+        end that ``task.home_after`` names, or else the task, and when it is outside its soft limits; else it starts from where it is.
         ``options={"goal_seed": k}`` draws the goal from a seed of its own (evaluation on held-out goals).
         ``options={"should_stop": f}`` asks ``f`` on the way home; once it is true the arm brakes, and the episode begins
         where it came to rest.
@@ -210,9 +212,8 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
     def _due_home(self) -> bool:
         spec, q = self.arm.spec, self.guard.joints.q
         outside = bool(((q < spec.q_min) | (q > spec.q_max)).any())
-        task = self.config.task
-        every = self._episode % task.home_every_episodes == 0
-        return outside or every or self._end.name.lower() in task.home_after
+        every = self._episode % self.config.task.home_every_episodes == 0
+        return outside or every or self._end in self._home_after
 
     def _observe(self) -> Observation:
         state: JointState = self.guard.joints

@@ -30,9 +30,10 @@ REWARD_MAX = float(np.finfo(np.float32).max)
 REACH = "--set task.name=reach"
 """The option with a task that is always there."""
 ENDS = (EpisodeEnd.RUNNING, EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE)
+LAST = tuple(end for end in EpisodeEnd if end is not EpisodeEnd.RUNNING)
 
 
-def open_task(config: TaskConfig, robot: RobotConfig, body: RigidBody) -> Task:
+def open_task(config: TaskConfig, robot: RobotConfig, body: RigidBody) -> CheckedTask:
     """Load the task that ``[task]`` names.
 
     Raises:
@@ -74,7 +75,7 @@ class CheckedTask:
         task: anybody's.
 
     Raises:
-        TaskError: it lacks ``channels`` or ``parameters``, or they are not what they must be.
+        TaskError: it lacks ``channels`` or ``parameters``, or they or ``home_after`` are not what they must be.
     """
 
     def __init__(self, name: str, task: Task) -> None:
@@ -85,10 +86,14 @@ class CheckedTask:
             self.parameters: dict[str, Any] = dict(task.parameters)
             json.dumps(self.parameters, allow_nan=False)
             self._size = sum(channel.size for channel in self.channels)
+            self.home_after: tuple[EpisodeEnd, ...] = tuple(getattr(task, "home_after", ()))
         except RobotsacError:
             raise
         except RAISED as error:
             raise _failed(name, "channels and parameters", task, error) from error
+        if unknown := [end for end in self.home_after if not isinstance(end, EpisodeEnd) or end not in LAST]:
+            known = ", ".join(end.name for end in LAST)
+            raise self._wrong(f"home_after has {unknown[0]!r}, which is no end of an EpisodeEnd: {known}")
         for channel in self.channels:
             if len(channel.scale) != channel.size or not all(0 < scale < math.inf for scale in channel.scale):
                 raise self._wrong(f"channel {channel.name!r} of size {channel.size} has the scales {channel.scale}")

@@ -46,6 +46,8 @@ class Task(Protocol):
         channels: the task's part of the observation.
         parameters: every parameter of the task's own, by name, those left at their defaults included; plain values. They go
             into the contract, so that a policy never meets another reward or end than it was trained for.
+        home_after: ends of an episode after which the arm goes home before the next one, unless ``task.home_after`` says
+            otherwise. May be left out, for none.
     """
 
     name: str

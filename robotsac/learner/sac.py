@@ -7,9 +7,9 @@ One update, in this order:
 3. α         one Adam step on J(α) with the log-probabilities of step 2      (``temperature``), together with 2
 4. targets   θ̄ ← τ θ + (1 − τ) θ̄                                             (``critic.move_target``)
 
-Nothing in it reads a tensor back to the host, so on a GPU updates queue up behind each other. Options, each off by
-default: a fixed temperature; the score-function gradient; many critics of which a random few are the target (REDQ);
-dropout in them (DroQ); smoothness terms (``smoothness``); gradient corrections (``correction``).
+Nothing in it reads a tensor back to the host, so on a GPU updates queue up behind each other. Options: a fixed
+temperature; the score-function gradient; many critics of which a random few are the target (REDQ); dropout in them
+(DroQ); smoothness terms (``smoothness``), one of which an arm has by default; gradient corrections (``correction``).
 """
 
 from __future__ import annotations

@@ -171,7 +171,7 @@ class SyncLearning:
         given, drawn = (torch.from_numpy(numbers)[None].to(self.device) for numbers in (obs, noise))
         action: Vector = state.actor.action(state.normaliser(given), drawn)[0].cpu().numpy()
         if not np.isfinite(action).all():
-            raise _diverged(f"the policy's action is not finite after {state.updates} updates")
+            raise _diverged(f"the policy's action is not finite after {state.updates} updates", self.learn)
         return action
 
     def update(self) -> None:
@@ -191,7 +191,7 @@ class SyncLearning:
         begin_s = time.perf_counter()
         losses = {name: float(tensor) for name, tensor in self.losses.items()}
         if wrong := [name for name, value in losses.items() if not np.isfinite(value)]:
-            raise _diverged(f"{', '.join(wrong)} is {losses[wrong[0]]} after {self.state.updates} updates")
+            raise _diverged(f"{', '.join(wrong)} is {losses[wrong[0]]} after {self.state.updates} updates", self.learn)
         trials, rate = [], ActionRate()
         for number in range(self.plan.eval_episodes):
             hooks.on_exam(number)
@@ -245,9 +245,11 @@ def _require_possible(learn: LearnConfig, control_rate_hz: float | None) -> None
         )
 
 
-def _diverged(what: str) -> TrainingDiverged:
+def _diverged(what: str, learn: LearnConfig) -> TrainingDiverged:
+    step_sizes = {name: getattr(learn, name) for name in ("critic_lr", "actor_lr", "temperature_lr")}
+    largest = max(step_sizes, key=lambda name: step_sizes[name])
     return TrainingDiverged(
         f"training has diverged: {what}",
-        reason="too large a step size, or nothing that stabilises the critics",
-        command="--set learn.critic_lr=1e-4",
+        reason=f"too large a step size ({largest} is {step_sizes[largest]:g}), or nothing that stabilises the critics",
+        command=f"--set learn.{largest}={min(step_sizes[largest] / 10, 1e-3):g}",
     )

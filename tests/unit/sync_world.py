@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from learner_world import PLAIN
 
 from robotsac.config import LearnConfig
 from robotsac.learner.sync import Hooks, SyncLearning
@@ -57,9 +58,8 @@ class Ladder:
 
 
 def learn_config(**changes: object) -> LearnConfig:
-    small: dict[str, object] = {"hidden": (8,), "batch_size": 8, "start_steps": 20, "discount": 0.9, "n_step": 1}
-    small |= {"device": "cpu"}
-    return LearnConfig.model_validate(small | changes)
+    small: dict[str, object] = {"hidden": (8,), "batch_size": 8, "start_steps": 20, "discount": 0.9, "device": "cpu"}
+    return LearnConfig.model_validate(small | PLAIN | changes)
 
 
 def ladder(steps: int, eval_every: int = 1000, eval_episodes: int = 3, **changes: object) -> SyncLearning:

@@ -258,7 +258,13 @@ def test_a_verdict_says_by_how_much_a_goal_was_missed(tools, task, tmp_path):
     assert (found["n"], found["asked"], found["resumed"]) == (2, 2, [0, 0])
     rows = tools.report.table(results).splitlines()
     assert "stretch -99 missed by 1" in rows[1] and "must -90 missed by 0.25" in rows[2]
-    assert tools.report.verdict(tools.report.goals_of(near)[0], {}) == {"met": None, "missed_by": None}
+    unknown = {"met": None, "missed_by": None}
+    assert tools.report.verdict(tools.report.goals_of(near)[0], {}, 0) == unknown
+    # And on fewer seeds than the task asks for there is none, however good they are.
+    three = replace(near, must=-1e6, seeds=3)
+    lucky = tools.report.report([three], tools.runs.runs_of([three], tmp_path, 2, []), tmp_path, "")
+    assert lucky["tasks"]["quick"]["variants"]["sac"]["verdicts"]["must"] == unknown
+    assert "must -1e+06 needs more seeds" in tools.report.table(lucky)
 
 
 def test_a_task_without_a_finished_run_has_no_row(tools, task, tmp_path):

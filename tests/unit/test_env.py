@@ -134,6 +134,21 @@ def test_what_missed_its_target_begins_the_next_episode_at_home():
     assert homes(["task.home_after=[]", "task.home_every_episodes=3"], 3, 0.5) == [False, False, True]
 
 
+@pytest.mark.parametrize("task", ["hold", "track"])
+def test_a_task_that_always_ends_by_the_time_limit_goes_on_from_where_it_is(task):
+    # Else it would only ever be done from the home pose.
+    env = ArmEnv(load_config("arm0-sim", overrides=[f"task.name={task}", "task.episode_s=0.2"]))
+    env.reset(seed=0)
+    began = []
+    for _ in range(4):
+        began.append(env.guard.joints.q.tolist())
+        while not any(env.step(np.full(6, 0.5))[2:4]):
+            pass
+        env.reset()
+    assert len({tuple(q) for q in began}) == 4
+    env.close()
+
+
 def test_a_fault_can_send_it_home_too():
     for ends, went in (("[]", False), ('["fault"]', True)):
         env = ArmEnv(load_config("arm0-sim", overrides=[f"task.home_after={ends}"]))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from bugs import CPU, lower_learning_rates
-from learner_world import ACT_DIM, OBS_DIM, batches, contract, episode, settings
+from learner_world import ACT_DIM, OBS_DIM, PLAIN, batches, contract, episode, settings
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -38,7 +38,7 @@ def learner(obs_dim: int, **learn: object) -> SacState:
     """SAC with one action. Of a one-hot observation a linear actor is a table, so nothing but the head limits it."""
     chosen = {"hidden": (), "critic_hidden": (64, 64), "activation": "silu", "critic_layer_norm": False}
     fast = {"critic_lr": 5e-3, "actor_lr": 1e-2, "polyak": 0.1}
-    return SacState.create(LearnConfig.model_validate(chosen | fast | learn), obs_dim, 1, 50.0, CPU)
+    return SacState.create(LearnConfig.model_validate(PLAIN | chosen | fast | learn), obs_dim, 1, 50.0, CPU)
 
 
 def train(state: SacState, draw: Callable[[torch.Generator], Batch], updates: int) -> torch.Generator:
