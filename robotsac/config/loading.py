@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from robotsac.config.folders import config_folders, find_config, find_robot, require_file, robot_names
-from robotsac.config.mistakes import mistakes_in_words
+from robotsac.config.mistakes import mistakes_in_words, option_that_mends
 from robotsac.config.schema import Config, DriverConfig, GymSettings, LearnerSettings, RobotConfig, TaskConfig
 from robotsac.errors import ROBOT_FILE, ConfigError, path_command
 
@@ -178,7 +178,7 @@ def validate(model: type[Model], tree: Mapping[str, Any], what: str, command: st
         raise ConfigError(
             f"the configuration of {what} has {len(lines)} mistake{'s' if len(lines) != 1 else ''}",
             reason="\n".join(lines),
-            command=command,
+            command=option_that_mends(error) or command,
         ) from error
 
 

@@ -18,6 +18,23 @@ def mistakes_in_words(model: type[BaseModel], error: ValidationError) -> list[st
     return [_explain(model, item) for item in _alternatives_joined(_causes(error.errors()))]
 
 
+def option_that_mends(error: ValidationError) -> str | None:
+    """``--set`` with the nearest value that is taken, where a single key of ``[learn]`` is wrong and that value is known.
+
+    Of a robot's keys there is none: what an arm may do is not to be had by pasting.
+    """
+    items = error.errors()
+    if len(items) != 1 or items[0]["loc"][:1] != ("learn",):
+        return None
+    path, limits = ".".join(str(part) for part in items[0]["loc"]), items[0].get("ctx", {})
+    if items[0]["type"] == "literal_error":
+        known = re.findall(r"'([^']+)'", str(limits["expected"]))
+        nearest = difflib.get_close_matches(str(items[0]["input"]), known, n=1, cutoff=0.0)
+        return f"--set {path}={nearest[0]}"
+    limit = limits.get("ge", limits.get("le"))
+    return None if limit is None else f"--set {path}={limit:g}"
+
+
 def _causes(items: Sequence[Any]) -> list[Any]:
     """Without the lists that pydantic calls too short because their entries are wrong."""
     places = [tuple(item["loc"]) for item in items]

@@ -229,6 +229,12 @@ def test_a_learner_is_asked_for_where_this_robot_looks_for_one():
         ("--set task.tolerance_mm=3", 2, "task reach has 1 mistake", "robotsac config show --robot arm0"),
         ("--set robot.joints.0.hold_stiffness_nm_rad=20000", 2, "unstable", "robotsac config show --robot arm0"),
         ("--set task.hold_s=2", 2, "below task.episode_s", "{typed} --set task.hold_s=2 --set task.episode_s=8"),
+        ("--set learn.polyak=3", 2, "1 mistake", "{typed} --set learn.polyak=1"),
+        ("--set learn.critics=0", 2, "1 mistake", "{typed} --set learn.critics=1"),
+        ("--set learn.head=mixtrue", 2, "1 mistake", "{typed} --set learn.head=mixture"),
+        ("--set learn.actor_lr=0", 2, "1 mistake", "robotsac config show --robot arm0"),
+        ("--set learn.critics=0 --set learn.polyak=3", 2, "2 mistakes", "robotsac config show --robot arm0"),
+        ("--set robot.control_rate_hz=0", 2, "1 mistake", "robotsac config show --robot arm0"),
     ],
 )
 def test_what_is_wrong_with_a_robot_says_where_to_look(monkeypatch, capsys, arguments, code, message, command):
