@@ -7,6 +7,7 @@ import errno
 import itertools
 import json
 import os
+import re
 import shlex
 import sys
 import time
@@ -57,13 +58,16 @@ def spell_out(error: RobotsacError, link: LinkConfig | None = None) -> None:
     elif error.command == LEARN:
         error.command = (link or LinkConfig()).learn_command()
     elif error.command.startswith("--"):
-        option, _, value = error.command.partition(" ")
-        error.command = typed_with(option, value)
+        options = (part.partition(" ") for part in re.split(r" (?=--)", error.command))
+        error.command = typed_with(*((option, value) for option, _, value in options))
 
 
-def typed_with(option: str, value: str) -> str:
-    """What was typed, with another ``value`` of ``option``."""
-    return shlex.join(["robotsac", *_without(option, value, sys.argv[1:]), option, value])
+def typed_with(*options: tuple[str, str]) -> str:
+    """What was typed, with other values of these options."""
+    typed = sys.argv[1:]
+    for option, value in options:
+        typed = [*_without(option, value, typed), option, value]
+    return shlex.join(["robotsac", *typed])
 
 
 def _look_at_robot(typed: list[str]) -> str:

@@ -177,5 +177,5 @@ def _note_on_discount(settings: Settings, control_rate_hz: float | None) -> str:
         return ""
     return (
         f"discount {discount:.3f} per step, from the arm's horizon of {learn.horizon_s:g} s at {control_rate_hz:g} steps/s; "
-        "published results have --set learn.discount=0.99"
+        "--config gym has 0.99 and all else as published"
     )

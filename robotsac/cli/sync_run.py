@@ -78,6 +78,8 @@ class SyncRun:
             try:
                 self._learn(lambda: signals.count > 0)
             except RobotsacError as error:
+                if _has_diverged(error):
+                    error.command += f" --run {run_argument(self._folder, '-2')}"
                 with suppress(StorageError):  # the first error is the one to tell
                     self._write(self._summary(error))
                 raise
@@ -178,8 +180,6 @@ class SyncRun:
         BundleStore(self._folder / "policies").publish(exporter.bundle(self._lives, state.updates), self._lives)
 
     def _summary(self, error: RobotsacError | None = None) -> dict[str, Any]:
-        from robotsac.learner.sync import TrainingDiverged
-
         learning, spent = self._learning, self._learning.spent
         last = self._evaluations[-1].line() if self._evaluations else {}
         training_s = max(spent.training, 1e-9)  # stopped before the first step: nothing is spent, and rates are 0
@@ -189,7 +189,7 @@ class SyncRun:
             "interrupted": interrupted,
             "command": f"robotsac train --sync --resume --run {run_argument(self._folder)}" if interrupted else None,
             "error": None if error is None else error.to_dict(),
-            "diverged": isinstance(error, TrainingDiverged),
+            "diverged": _has_diverged(error),
             "resumed": self._lives - 1,
             "env": self._env,
             "run": str(self._folder),
@@ -225,3 +225,9 @@ class SyncRun:
         )
         say(f"learning curve {summary['curve']}")
         say(self._words(self._evaluations[-1]))
+
+
+def _has_diverged(error: RobotsacError | None) -> bool:
+    from robotsac.learner.sync import TrainingDiverged
+
+    return isinstance(error, TrainingDiverged)

@@ -72,13 +72,13 @@ def require_resumable(folder: Path, robot: str, config: Config, steps: int) -> D
 
 def typed_to_resume(folder: Path) -> str:
     """What was typed, as it goes on with ``folder``."""
-    typed = typed_with("--run", run_option(folder))
+    typed = typed_with(("--run", run_option(folder)))
     return typed if "--resume" in shlex.split(typed) else f"{typed} --resume"
 
 
 def _typed_anew(folder: Path, suffix: str = "") -> str:
     """What was typed, as it begins a run in ``folder``, or in another one."""
-    typed = shlex.split(typed_with("--run", run_option(folder, suffix)))
+    typed = shlex.split(typed_with(("--run", run_option(folder, suffix))))
     return shlex.join(word for word in typed if word != "--resume")
 
 

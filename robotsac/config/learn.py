@@ -230,20 +230,7 @@ class LearnConfig(Table):
         }
 
     def _without_effect(self) -> dict[str, bool]:
-        corrected = self.correction != "none"
-        needs = {
-            "mixture_components": ("head 'mixture'", self.head == "mixture"),
-            "exploration_sigma": ("variant 'ddpg'", self.variant == "ddpg"),
-            "smooth_sigma": ("smooth_space above 0", self.smooth_space > 0),
-            "correction_weight": ("a correction", corrected),
-            "correction_normalised": ("a correction", corrected),
-        }
-        idle = {
-            f"{key} {getattr(self, key)} has no effect without {what}": not there
-            and getattr(self, key) != type(self).model_fields[key].default
-            for key, (what, there) in needs.items()
-        }
-        return idle | {
+        return {
             f"horizon_s {self.horizon_s:g} has no effect beside discount {self.discount}: set discount to 'from_horizon'": (
                 self.discount != "from_horizon" and self.horizon_s != HORIZON_S
             )

@@ -126,6 +126,10 @@ class RobotConfig(Table):
         return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()
 
 
+EndName = Literal["success", "failure", "time_limit", "fault"]
+"""How an episode can end that another one can follow, as an ``EpisodeEnd`` in small letters."""
+
+
 class TaskConfig(OpenTable):
     """``[task]``: the entry point in group ``robotsac.tasks``, what all tasks share, and the task's own parameters."""
 
@@ -135,8 +139,9 @@ class TaskConfig(OpenTable):
     history_steps: Annotated[int, Field(ge=0, le=32)] = 2
     # An episode starts where the last one ended; every this many episodes the arm goes home first. 1 = always.
     home_every_episodes: Annotated[int, Field(ge=1)] = 10
-    # And after episodes that ended so; none: as the task has it. Of reach that is what misses its target.
-    home_after: tuple[Literal["success", "failure", "time_limit", "fault"], ...] | None = None
+    # And after episodes that ended so: [] for never, left out for what the task itself has; reach has time_limit, its misses.
+    # On a real arm and the twin a way home takes robot.guard.move_duration_s at least, and is not counted as a step.
+    home_after: tuple[EndName, ...] | None = None
     seed: int = 0
 
 

@@ -12,12 +12,12 @@ import math
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from numbers import Real
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from robotsac.arm import JointState, Vector
-from robotsac.config.schema import RobotConfig, TaskConfig
+from robotsac.config.schema import EndName, RobotConfig, TaskConfig
 from robotsac.contract import Channel
 from robotsac.dynamics import RigidBody
 from robotsac.env.foreign import RAISED, failed, look_at, source_of
@@ -30,7 +30,8 @@ REWARD_MAX = float(np.finfo(np.float32).max)
 REACH = "--set task.name=reach"
 """The option with a task that is always there."""
 ENDS = (EpisodeEnd.RUNNING, EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE)
-LAST = tuple(end for end in EpisodeEnd if end is not EpisodeEnd.RUNNING)
+HOME_AFTER = tuple(EpisodeEnd[name.upper()] for name in get_args(EndName))
+"""What ``home_after`` may have."""
 
 
 def open_task(config: TaskConfig, robot: RobotConfig, body: RigidBody) -> CheckedTask:
@@ -86,14 +87,17 @@ class CheckedTask:
             self.parameters: dict[str, Any] = dict(task.parameters)
             json.dumps(self.parameters, allow_nan=False)
             self._size = sum(channel.size for channel in self.channels)
-            self.home_after: tuple[EpisodeEnd, ...] = tuple(getattr(task, "home_after", ()))
+            home_after: Any = getattr(task, "home_after", ())
         except RobotsacError:
             raise
         except RAISED as error:
             raise _failed(name, "channels and parameters", task, error) from error
-        if unknown := [end for end in self.home_after if not isinstance(end, EpisodeEnd) or end not in LAST]:
-            known = ", ".join(end.name for end in LAST)
-            raise self._wrong(f"home_after has {unknown[0]!r}, which is no end of an EpisodeEnd: {known}")
+        if not isinstance(home_after, tuple) or not all(isinstance(end, EpisodeEnd) for end in home_after):
+            raise self._wrong(f"home_after is {home_after!r}, not a tuple of EpisodeEnds")
+        if wrong := [end.name for end in home_after if end not in HOME_AFTER]:
+            known = ", ".join(end.name for end in HOME_AFTER)
+            raise self._wrong(f"home_after has {wrong[0]}; it may have {known}")
+        self.home_after: tuple[EpisodeEnd, ...] = home_after
         for channel in self.channels:
             if len(channel.scale) != channel.size or not all(0 < scale < math.inf for scale in channel.scale):
                 raise self._wrong(f"channel {channel.name!r} of size {channel.size} has the scales {channel.scale}")

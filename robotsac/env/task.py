@@ -46,8 +46,8 @@ class Task(Protocol):
         channels: the task's part of the observation.
         parameters: every parameter of the task's own, by name, those left at their defaults included; plain values. They go
             into the contract, so that a policy never meets another reward or end than it was trained for.
-        home_after: ends of an episode after which the arm goes home before the next one, unless ``task.home_after`` says
-            otherwise. May be left out, for none.
+        home_after: a tuple of ends after which the arm goes home before the next episode, unless ``task.home_after`` says
+            otherwise. Not declared below, for it may be left out: then there are none.
     """
 
     name: str
@@ -92,7 +92,8 @@ def task_parameters(config: TaskConfig, task: Task) -> dict[str, str]:
     """Every parameter that shapes reward, observation and end, by name, each value as JSON text.
 
     Of what all tasks share that is ``episode_s``; the history has a field of its own in the contract, and where an episode
-    begins (``home_every_episodes``, ``home_after``, ``seed``) changes nothing that a policy sees or is paid for.
+    begins (``home_every_episodes``, ``home_after``, ``seed``) changes nothing of what a policy sees in a state or is paid
+    for it.
     """
     shaping = {"episode_s": config.episode_s, **task.parameters}
     return {name: json.dumps(value, sort_keys=True) for name, value in sorted(shaping.items())}

@@ -174,3 +174,11 @@ def resolve_device(name: str) -> torch.device:
             command="--set learn.device=auto",
         ) from error
     return device
+
+
+def smaller_step(learn: LearnConfig) -> str:
+    """Where training has diverged: the option that makes the largest of the step sizes in use a tenth."""
+    automatic = learn.temperature == "auto" and learn.variant != "ddpg"
+    names = ("critic_lr", "actor_lr") + (("temperature_lr",) if automatic else ())
+    largest = max(names, key=lambda name: float(getattr(learn, name)))
+    return f"--set learn.{largest}={min(getattr(learn, largest) / 10, 1e-3):g}"

@@ -18,7 +18,7 @@ from torch import Tensor
 from robotsac.action_rate import ActionRate
 from robotsac.config.learn import LearnConfig
 from robotsac.errors import ConfigError, RobotsacError
-from robotsac.learner.algorithm import discount_of
+from robotsac.learner.algorithm import discount_of, smaller_step
 from robotsac.learner.limiter import Limiter
 from robotsac.learner.obs_statistics import ObsStatistics
 from robotsac.learner.outcomes import joiner_of
@@ -246,10 +246,8 @@ def _require_possible(learn: LearnConfig, control_rate_hz: float | None) -> None
 
 
 def _diverged(what: str, learn: LearnConfig) -> TrainingDiverged:
-    step_sizes = {name: getattr(learn, name) for name in ("critic_lr", "actor_lr", "temperature_lr")}
-    largest = max(step_sizes, key=lambda name: step_sizes[name])
     return TrainingDiverged(
         f"training has diverged: {what}",
-        reason=f"too large a step size ({largest} is {step_sizes[largest]:g}), or nothing that stabilises the critics",
-        command=f"--set learn.{largest}={min(step_sizes[largest] / 10, 1e-3):g}",
+        reason="too large a step size, or nothing that stabilises the critics",
+        command=smaller_step(learn),
     )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from robotsac.arm import ArmSpec, JointState
+from robotsac.env.checked_task import CheckedTask
 from robotsac.env.task import Task
 from robotsac.records import EpisodeEnd
 
@@ -39,6 +40,9 @@ class TaskContract:
         for channel in task.channels:
             assert len(channel.scale) == channel.size
             assert all(scale > 0 for scale in channel.scale)
+
+    def test_it_is_taken_as_it_is(self, task: Task) -> None:
+        CheckedTask(task.name, task)
 
     def test_every_parameter_is_told_in_plain_values(self, task: Task) -> None:
         assert all(isinstance(name, str) for name in task.parameters)

@@ -234,22 +234,6 @@ def test_many_updates_with_a_stabiliser_are_taken(learn: dict[str, Any]) -> None
     assert LearnConfig.model_validate(BARE | {"updates_per_step": 20.0} | learn).stabilised
 
 
-@pytest.mark.parametrize(
-    ("learn", "with_it"),
-    [
-        ({"mixture_components": 5}, {"head": "mixture"}),
-        ({"exploration_sigma": 0.3}, DDPG),
-        ({"smooth_sigma": 0.1}, {"smooth_space": 0.1}),
-        ({"correction_weight": 0.5}, CORRECTED),
-        ({"correction_normalised": True}, CORRECTED),
-    ],
-)
-def test_a_key_that_would_have_no_effect_is_refused(learn: dict[str, Any], with_it: dict[str, Any]) -> None:
-    (key,) = learn
-    assert f"{key} {learn[key]} has no effect without" in refusal(learn)
-    LearnConfig.model_validate(learn | with_it)
-
-
 # --- data --------------------------------------------------------------------------------------------------------
 
 

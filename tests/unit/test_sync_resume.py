@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,7 +23,9 @@ from sync_world import CPU, Ladder, learn_config
 
 from robotsac.cli.checked_env import make_env
 from robotsac.cli.gym_world import GymWorld
+from robotsac.config import LearnConfig
 from robotsac.errors import CheckpointError, StorageError
+from robotsac.learner.algorithm import smaller_step
 from robotsac.learner.checkpoint import state_tensors
 from robotsac.learner.sealed import MANIFEST_FILE, TENSORS_FILE
 from robotsac.learner.streams import Streams
@@ -365,11 +368,32 @@ def test_a_run_that_diverges_says_so_in_its_summary_and_does_not_go_on(monkeypat
     wild = "--set learn.critic_lr=1e30 --set learn.actor_lr=1e30 --set learn.critic_layer_norm=false"
     code, _, err = command(monkeypatch, capsys, f"--sync {QUICK} {wild} --steps 1000 --run a")
     assert code == 1 and "diverged" in err
+    # What it says can be pasted: the step size that was too large, a tenth of it at most, and a folder that is free.
+    words = shlex.split(err.split("try: ")[1].splitlines()[0])
+    assert words[:3] == ["robotsac", "train", "--sync"]
+    assert "learn.critic_lr=0.001" in words and "learn.actor_lr=1e30" in words and "learn.critic_lr=1e30" not in words
+    assert words.count("--run") == 1 and words[words.index("--run") + 1] == "a-2"
     summary = json.loads((tmp_path / "runs/a/summary.json").read_text())
     assert not summary["finished"] and summary["diverged"]
     assert "training has diverged" in summary["error"]["message"] and summary["steps"] < 1000
     code, _, err = command(monkeypatch, capsys, "--sync --resume --run a")
     assert code == 2 and "has diverged" in err
+    code, _, err = command(monkeypatch, capsys, f"--sync {QUICK} --steps 1000 --run a")
+    assert code == 2 and "--run a-2" in err and "--resume" not in err, "where it goes on, it would be refused again"
+
+
+@pytest.mark.parametrize(
+    ("learn", "option"),
+    [
+        ({"critic_lr": 1e-3, "actor_lr": 3e-3}, "actor_lr=0.0003"),
+        ({"critic_lr": 1.0, "actor_lr": 3e-3}, "critic_lr=0.001"),
+        ({"temperature_lr": 0.1}, "temperature_lr=0.001"),
+        ({"temperature_lr": 0.1, "temperature": 0.2}, "critic_lr=0.0001"),
+        ({"temperature_lr": 0.1, "variant": "ddpg"}, "critic_lr=0.0001"),
+    ],
+)
+def test_of_step_sizes_the_largest_that_acts_is_the_one_to_make_smaller(learn, option):
+    assert smaller_step(LearnConfig.model_validate(learn)) == f"--set learn.{option}"
 
 
 def test_an_arm_goes_on_too_and_its_policy_is_published(monkeypatch, capsys, tmp_path):

@@ -99,6 +99,12 @@ def test_a_numpy_scalar_is_a_reward_and_the_caller_gets_a_float(plugin):
     assert all(type(reward) is float for reward in rewards)
 
 
+HOME = (
+    "from robotsac.records import EpisodeEnd\n"
+    "class Odd:\n  channels, parameters, home_after = (), {{}}, {}\n  def __init__(self, *a): pass"
+)
+
+
 @pytest.mark.parametrize(
     ("code", "error", "words"),
     [
@@ -118,6 +124,11 @@ def test_a_numpy_scalar_is_a_reward_and_the_caller_gets_a_float(plugin):
             TaskError,
             "channel 'x' of size 2 has the scales (1.0,)",
         ),
+        (HOME.format("(EpisodeEnd.TIME_LIMIT)"), TaskError, "home_after is <EpisodeEnd.TIME_LIMIT: 3>, not a tuple"),
+        (HOME.format("None"), TaskError, "home_after is None, not a tuple of EpisodeEnds"),
+        (HOME.format("('time_limit',)"), TaskError, "home_after is ('time_limit',), not a tuple of EpisodeEnds"),
+        (HOME.format("(EpisodeEnd.RUNNING,)"), TaskError, "home_after has RUNNING; it may have SUCCESS, FAILURE,"),
+        (HOME.format("(EpisodeEnd.OPERATOR,)"), TaskError, "home_after has OPERATOR"),
         (
             "from robotsac.errors import ConfigError\n"
             "class Odd:\n  def __init__(self, *a): raise ConfigError('task.x is wrong', reason='r', command='c')",

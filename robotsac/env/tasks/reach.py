@@ -61,7 +61,7 @@ class Reach:
 
     name = "reach"
     # What is missed at first is missed at the ends of the joints' ranges, where nothing can be learned but to leave them.
-    home_after = (EpisodeEnd.FAILURE, EpisodeEnd.TIME_LIMIT)
+    home_after = (EpisodeEnd.TIME_LIMIT,)
 
     def __init__(
         self, robot: RobotConfig, params: dict[str, Any], body: RigidBody, dt_s: float, episode_s: float
