@@ -21,7 +21,7 @@ theory of the papers holds for the game as written here, not for fitted Q-iterat
     symplectic   ξ + λ Aᵀξ, A = (H − Hᵀ)/2    Balduzzi et al. 2018, algorithm 1, λ's sign aligned
 
 Products with H and Hᵀ come from autograd; H is never formed. Beyond the gradients themselves, consensus costs one reverse
-pass through them, symplectic two more, through a larger graph: with all that, three and eight times an update
+pass through them, symplectic two more, through a larger graph: with all that, three and nine times an update
 (``tools/bench_update.py``). Eager only: a second derivative is taken through everything, so everything must have one. ReLU's
 is zero wherever it exists, and what the networks do at its kinks would be missing; the Beta head's implicit gradient has only
 a first derivative. The configuration refuses both.

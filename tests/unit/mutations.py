@@ -109,6 +109,7 @@ MUTATIONS = (
     Mutation(3, "no detach", "learner.temperature", "log_prob.detach().mean()", "log_prob.mean()"),
     Mutation(3, "one target for all arms", "learner.target_entropy", "return act_dim * (", "return 1 * ("),
     Mutation(3, "a target out of reach is taken", "config.learn", "if self.target_sigma >= SIGMA_MAX", "if self.target_sigma >= 9 * SIGMA_MAX"),
+    Mutation(3, "a target that squashing keeps out of reach is taken", "config.learn", "if self.target_sigma >= components * widest", "if self.target_sigma >= 9 * widest"),
     # 4: the entropy in the target
     Mutation(4, "none", "learner.critic", _SOFT, "soft_value = next_q.amin(dim=0)"),
     Mutation(4, "its sign", "learner.critic", _SOFT, "soft_value = next_q.amin(dim=0) + alpha * next_log_prob"),

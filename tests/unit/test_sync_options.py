@@ -121,7 +121,7 @@ def test_a_short_horizon_that_nobody_asked_for_is_told_of(monkeypatch, capsys, t
     told = [line for line in err.splitlines() if "discount" in line]
     assert len(told) == said, err
     if said:
-        assert "discount 0.833" in told[0] and "0.3 s at 20 steps/s" in told[0] and "learn.discount=0.99" in told[0]
+        assert "discount 0.833" in told[0] and "0.3 s at 20 steps/s" in told[0] and "--config gym has 0.99" in told[0]
 
 
 def test_denormals_are_flushed(monkeypatch, capsys):
