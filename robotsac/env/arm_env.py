@@ -92,8 +92,8 @@ class ArmEnv(gymnasium.Env[Observation, NDArray[Any]]):
         """Begin an episode.
 
         The arm goes home with a ``seed``, with ``options={"home": True}``, every ``task.home_every_episodes``, after an
-        end that ``task.home_after`` names, or else the task, and when it is outside its soft limits; else it starts from where it is.
-        ``options={"goal_seed": k}`` draws the goal from a seed of its own (evaluation on held-out goals).
+        end that ``task.home_after`` names, or else the task, and when it is outside its soft limits; else it starts from
+        where it is. ``options={"goal_seed": k}`` draws the goal from a seed of its own (evaluation on held-out goals).
         ``options={"should_stop": f}`` asks ``f`` on the way home; once it is true the arm brakes, and the episode begins
         where it came to rest.
 

@@ -82,7 +82,9 @@ class CrossQState:
         metrics = self._update_critics(batch, obs, next_obs, noise, alpha)
         self.updates += 1
         if self.updates % self.constants.actor_delay == 0:
-            metrics |= update_actor_and_temperature(self, obs, one_later(self, batch, next_obs), noise, alpha)
+            metrics |= update_actor_and_temperature(
+                self, obs, one_later(self.normaliser, batch, next_obs), noise, alpha
+            )
         return metrics
 
     def _update_critics(

@@ -96,7 +96,7 @@ class DdpgState:
         metrics = update_critics(self, batch, obs, next_obs, noise)
         self.updates += 1
         if self.updates % self.constants.actor_delay == 0:
-            metrics |= update_actor(self, obs, one_later(self, batch, next_obs), noise)
+            metrics |= update_actor(self, obs, one_later(self.normaliser, batch, next_obs), noise)
         move_target(self.critic_target.tensors, self.critic.tensors, self.constants.polyak)
         move_target(list(self.actor_target.parameters()), list(self.actor.parameters()), self.constants.polyak)
         return metrics

@@ -118,7 +118,9 @@ def update(state: SacState, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         metrics = _update_critics(state, batch, obs, next_obs, noise, alpha)
         state.updates += 1
         if state.updates % state.constants.actor_delay == 0:
-            metrics |= update_actor_and_temperature(state, obs, one_later(state, batch, next_obs), noise, alpha)
+            metrics |= update_actor_and_temperature(
+                state, obs, one_later(state.normaliser, batch, next_obs), noise, alpha
+            )
     move_target(state.target.tensors, state.critic.tensors, state.constants.polyak)
     return metrics
 

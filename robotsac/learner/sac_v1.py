@@ -100,7 +100,9 @@ class SacV1State:
             metrics = update_value(self, obs, noise, alpha) | update_critics(self, batch, obs, next_obs)
             self.updates += 1
             if self.updates % self.constants.actor_delay == 0:
-                metrics |= update_actor_and_temperature(self, obs, one_later(self, batch, next_obs), noise, alpha)
+                metrics |= update_actor_and_temperature(
+                    self, obs, one_later(self.normaliser, batch, next_obs), noise, alpha
+                )
         move_target(self.target.tensors, self.value.tensors, self.constants.polyak)
         return metrics
 

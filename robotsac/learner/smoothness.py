@@ -36,18 +36,9 @@ class Weights(Protocol):
         ...
 
 
-class Normalising(Protocol):
-    """An algorithm that sees observations normalised."""
-
-    @property
-    def normaliser(self) -> Normaliser:
-        """Of them."""
-        ...
-
-
-def one_later(state: Normalising, batch: Batch, next_obs: Tensor) -> Tensor:
+def one_later(normaliser: Normaliser, batch: Batch, next_obs: Tensor) -> Tensor:
     """What came one step after ``batch.obs``, normalised: ``next_obs`` (b, obs_dim), unless that is further ahead."""
-    after: Tensor = next_obs if batch.after is None else state.normaliser(batch.after)
+    after: Tensor = next_obs if batch.after is None else normaliser(batch.after)
     return after
 
 

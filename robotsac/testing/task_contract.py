@@ -33,6 +33,7 @@ class TaskContract:
         return self.make_task()
 
     def test_observation_has_the_length_of_its_channels_and_is_finite(self, task: Task) -> None:
+        """And each channel has as many positive scales as entries."""
         state = self.state()
         observed = task.observe(task.begin(np.random.default_rng(0), state), state)
         assert observed.shape == (sum(channel.size for channel in task.channels),)
@@ -42,18 +43,22 @@ class TaskContract:
             assert all(scale > 0 for scale in channel.scale)
 
     def test_it_is_taken_as_it_is(self, task: Task) -> None:
+        """By what checks every task before it is used."""
         CheckedTask(task.name, task)
 
     def test_every_parameter_is_told_in_plain_values(self, task: Task) -> None:
+        """Names are text, values are JSON."""
         assert all(isinstance(name, str) for name in task.parameters)
         json.dumps(task.parameters, allow_nan=False)
 
     def test_the_same_seed_draws_the_same_goal(self, task: Task) -> None:
+        """As far as ``observe`` tells."""
         state = self.state()
         one, two = (task.observe(task.begin(np.random.default_rng(7), state), state) for _ in range(2))
         np.testing.assert_array_equal(one, two)
 
     def test_judging_is_a_pure_function(self, task: Task) -> None:
+        """The same step judged twice is judged alike, and the goal that was given stays as it was."""
         rng = np.random.default_rng(1)
         state = self.state()
         goal = task.begin(rng, state)
@@ -65,6 +70,7 @@ class TaskContract:
         assert repr(goal) == repr(before), "judge must return a new goal, not change the one it got"
 
     def test_rewards_are_finite_and_the_time_limit_is_not_the_tasks(self, task: Task) -> None:
+        """Over random steps; ends are RUNNING, SUCCESS or FAILURE."""
         rng = np.random.default_rng(2)
         spec = self.make_spec()
         goal = task.begin(rng, self.state())

@@ -151,7 +151,7 @@ MUTATIONS = (
     Mutation(7, "sync: one noise for all updates", "learner.sync", "draw(size, self._update_noise)", "draw(size, self._update_noise.manual_seed(0))"),
     Mutation(7, "sync: one batch for all updates", "learner.sync", "self.replay.sample(size)", "(self.replay._generator.manual_seed(0), self.replay.sample(size))[1]"),
     Mutation(7, "the next step is taken for the last", "learner.n_step", 'records["obs"][start + 1]', 'records["obs"][last]'),
-    Mutation(7, "the policy is smooth over n steps, not over one", "learner.smoothness", "next_obs if batch.after is None else state.normaliser(batch.after)", "next_obs"),
+    Mutation(7, "the policy is smooth over n steps, not over one", "learner.smoothness", "next_obs if batch.after is None else normaliser(batch.after)", "next_obs"),
     # 8: the replay
     Mutation(8, "off by one where it wraps", "learner.replay", _START, _START.replace(" - len(rows)", " - len(rows) + 1")),
     Mutation(8, "the rest goes to the end", "learner.replay", "self._rows[: len(rows) - before_wrap]", "self._rows[self.capacity - (len(rows) - before_wrap) :]"),
@@ -167,7 +167,7 @@ MUTATIONS = (
     Mutation(9, "recorded as applied what was asked", "actor.episodes", 'info["applied"], reward', "action, reward"),
     Mutation(9, "exported without the normaliser", "learner.export", "self.actor.action(self.normaliser(obs), noise)", "self.actor.action(obs, noise)"),
     Mutation(9, "s' is not normalised", "learner.sac", "state.normaliser(batch.obs), state.normaliser(batch.next_obs)", "state.normaliser(batch.obs), batch.next_obs"),
-    Mutation(9, "what came one step later is not normalised", "learner.smoothness", "state.normaliser(batch.after)", "batch.after"),
+    Mutation(9, "what came one step later is not normalised", "learner.smoothness", "normaliser(batch.after)", "batch.after"),
     Mutation(9, "critics see another scale of the replay's action", "learner.sac", "state.critic(obs, batch.action, noise", "state.critic(obs, 2.0 * batch.action, noise"),
     Mutation(9, "updates move the normaliser", "learner.networks", "(obs - self.mean)", "(obs - self.mean.lerp_(obs.mean(dim=0), 0.01))"),
     Mutation(9, "updates are counted as observations", "learner.learning", "return self.state.update(self.sample(), noise)", "batch = self.sample()\n        self.observed.add(batch.obs.numpy(), self.state.normaliser)\n        return self.state.update(batch, noise)"),
