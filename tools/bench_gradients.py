@@ -19,6 +19,7 @@ from torch import Tensor
 
 from robotsac.config import LearnConfig
 from robotsac.learner.actor_loss import actor_loss, score_function_loss
+from robotsac.learner.algorithm import update
 from robotsac.learner.replay import Batch
 from robotsac.learner.sac import SacState
 
@@ -70,7 +71,7 @@ def train(state: SacState, goal: Tensor, rows: int, generator: torch.Generator) 
         action = state.actor.sample(obs, noise).action
     action[::2] = 2.0 * torch.rand(action[::2].shape, generator=generator) - 1.0
     reward = -(action - torch.tanh(obs @ goal)).square().sum(dim=1)
-    state.update(Batch(obs, action, reward, obs, torch.ones(rows)), state.noise_shape.draw(rows, generator))
+    update(state, Batch(obs, action, reward, obs, torch.ones(rows)), state.noise_shape.draw(rows, generator))
 
 
 def compare(state: SacState, obs: Tensor, draws: int, generator: torch.Generator) -> dict[str, float]:

@@ -29,6 +29,7 @@ from robotsac.config.learn import LearnConfig
 from robotsac.config.loading import load_learner_settings
 from robotsac.errors import RobotsacError
 from robotsac.learner.algorithm import resolve_device
+from robotsac.learner.algorithm import update as algorithm_update
 from robotsac.learner.replay import Replay
 from robotsac.learner.variants import create_algorithm
 from robotsac.records import Transitions
@@ -113,8 +114,8 @@ def ready(learn: LearnConfig, obs_dim: int, act_dim: int, device: torch.device) 
     replay.append(transitions(obs_dim, act_dim, learn.n_step))
 
     def update() -> object:
-        return algorithm.update(
-            replay.sample(learn.batch_size), algorithm.noise_shape.draw(learn.batch_size, generator)
+        return algorithm_update(
+            algorithm, replay.sample(learn.batch_size), algorithm.noise_shape.draw(learn.batch_size, generator)
         )
 
     for _ in range(WARM_UP):

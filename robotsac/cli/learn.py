@@ -112,6 +112,7 @@ class _Screen:
         self._folder = folder
         self._link = link
         self._listening = False
+        self._backend = ""
         self._robots: dict[str, str] = {}
 
     def show(self, body: dict[str, Any]) -> None:
@@ -120,6 +121,10 @@ class _Screen:
             self._listening = True
             self._status.event(f"run folder {self._folder}, listening on {self._link.address}")
             self._status.event(f"robots join; the virtual one with: {self._link.collect_command('arm0-twin')}")
+        backend = body.get("trainer", {}).get("backend", "")
+        if backend != self._backend:
+            self._status.event(f"updates {backend}")
+            self._backend = backend
         for robot in body.get("robots", []):
             name, state = robot["robot"], robot["state"]
             if self._robots.get(name) != state:

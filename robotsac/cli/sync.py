@@ -80,6 +80,7 @@ def _begin(settings: Settings, device: torch.device, stack: ExitStack, status: S
     require_free(settings.folder)
     checkpoints = _write_settings(settings)
     status.event(f"run folder {settings.folder}")
+    status.event(f"updates {learning.backend.why}")
     if note := _note_on_discount(settings, opened.control_rate_hz):
         status.event(note)
     return SyncRun(settings, learning, opened.contract, checkpoints, status, as_json).run()

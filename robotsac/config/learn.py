@@ -107,6 +107,9 @@ class LearnConfig(Table):
     # The machine. Whether this computer has the device is asked by ``learn`` and ``train``; the robot's has no torch to ask.
     device: Annotated[str, AfterValidator(_device)] = "auto"
     threads: Count = 1
+    # How updates are computed. auto: native (C++) on a CPU, graphed (compiled, and replayed as a CUDA graph) on a GPU, where they
+    # can be had and pass the check at the start; else eager.
+    backend: Literal["auto", "eager", "native", "compiled", "compiled_bfloat16", "graphed"] = "auto"
     nice: Annotated[int, Field(ge=0, le=19)] = 10
     publish_every_s: Positive = 1.0
     checkpoint_every_s: Positive = 30.0

@@ -16,6 +16,7 @@ from robotsac.learner.actor import Actor
 from robotsac.learner.heads import Beta, Deterministic, Head, TanhGaussian, TanhMixture
 from robotsac.learner.networks import Normaliser, Shape
 from robotsac.learner.replay import Batch
+from robotsac.learner.traced_adam import traced_step
 
 TARGET, LOSS, ACTOR = range(3)
 """What critics are asked for in an update, each with units of its own dropped out."""
@@ -79,13 +80,23 @@ class NoiseShape:
         return Noise(both[0], both[1], space, subset, dropout)
 
 
+class Delayed(Protocol):
+    """What every algorithm's constants have."""
+
+    @property
+    def actor_delay(self) -> int:
+        """Critic updates per actor update."""
+        ...
+
+
 class Algorithm(Protocol):
     """Everything that an update reads or changes; what a checkpoint must hold, besides replay and generators.
 
     Attributes:
         normaliser, actor: what is exported.
         updates: critic updates so far.
-        noise_shape: what :meth:`update` takes.
+        noise_shape: what an update takes.
+        constants: what stays fixed.
     """
 
     normaliser: Normaliser
@@ -93,8 +104,20 @@ class Algorithm(Protocol):
     updates: int
     noise_shape: NoiseShape
 
-    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """One update, in place; a function of state, batch and noise.
+    @property
+    def constants(self) -> Delayed:
+        """What stays fixed."""
+        ...
+
+    def compute(self, batch: Batch, noise: Noise, with_actor: bool) -> dict[str, Tensor]:
+        """One update, in place, not counted; a function of state, batch and noise, and what backends make faster.
+
+        It must stay one graph: no number of a tensor is read, and nothing branches on one.
+
+        Args:
+            batch: b transitions.
+            noise: of ``noise_shape``.
+            with_actor: whether actor and temperature move too.
 
         Returns:
             Device scalars, by name; ``critic_loss`` and ``q`` always, ``actor_loss`` when the actor was updated. Read them
@@ -149,8 +172,27 @@ def discount_of(learn: LearnConfig, control_rate_hz: float) -> float:
     return 1.0 - 1.0 / (learn.horizon_s * control_rate_hz)
 
 
+def actor_due(algorithm: Algorithm) -> bool:
+    """Whether the next update moves the actor."""
+    return (algorithm.updates + 1) % algorithm.constants.actor_delay == 0
+
+
+def update(algorithm: Algorithm, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+    """One update, counted, operation by operation as it is written: the reference for every backend.
+
+    Returns:
+        As :meth:`Algorithm.compute`.
+    """
+    metrics = algorithm.compute(batch, noise, actor_due(algorithm))
+    algorithm.updates += 1
+    return metrics
+
+
 def step(optimizer: Optimizer, loss: Tensor) -> None:
     """One step of ``optimizer`` down ``loss``."""
+    if torch.compiler.is_compiling():
+        traced_step(optimizer, loss)
+        return
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()

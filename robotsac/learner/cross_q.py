@@ -75,16 +75,14 @@ class CrossQState:
             alpha_adam=Adam([log_alpha], lr=learn.temperature_lr, betas=BETAS, fused=True),
         )
 
-    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+    def compute(self, batch: Batch, noise: Noise, with_actor: bool) -> dict[str, Tensor]:
         """See :class:`~robotsac.learner.algorithm.Algorithm`."""
         obs, next_obs = self.normaliser(batch.obs), self.normaliser(batch.next_obs)
         alpha = self.log_alpha.detach().exp()
         metrics = self._update_critics(batch, obs, next_obs, noise, alpha)
-        self.updates += 1
-        if self.updates % self.constants.actor_delay == 0:
-            metrics |= update_actor_and_temperature(
-                self, obs, one_later(self.normaliser, batch, next_obs), noise, alpha
-            )
+        if with_actor:
+            after = one_later(self.normaliser, batch, next_obs)
+            metrics |= update_actor_and_temperature(self, obs, after, noise, alpha)
         return metrics
 
     def _update_critics(

@@ -90,12 +90,11 @@ class DdpgState:
             critic_adam=Adam(critic.parameters(), lr=learn.critic_lr, fused=True),
         )
 
-    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+    def compute(self, batch: Batch, noise: Noise, with_actor: bool) -> dict[str, Tensor]:
         """See :class:`~robotsac.learner.algorithm.Algorithm`."""
         obs, next_obs = self.normaliser(batch.obs), self.normaliser(batch.next_obs)
         metrics = update_critics(self, batch, obs, next_obs, noise)
-        self.updates += 1
-        if self.updates % self.constants.actor_delay == 0:
+        if with_actor:
             metrics |= update_actor(self, obs, one_later(self.normaliser, batch, next_obs), noise)
         move_target(self.critic_target.tensors, self.critic.tensors, self.constants.polyak)
         move_target(list(self.actor_target.parameters()), list(self.actor.parameters()), self.constants.polyak)

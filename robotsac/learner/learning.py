@@ -15,6 +15,7 @@ from robotsac.contract import Contract
 from robotsac.errors import ConfigError
 from robotsac.learner.algorithm import discount_of
 from robotsac.learner.assembler import Assembler, Episode
+from robotsac.learner.backends import choose_backend
 from robotsac.learner.limiter import Limiter
 from robotsac.learner.obs_statistics import ObsStatistics
 from robotsac.learner.prior_data import WITHOUT, PriorLogs
@@ -35,6 +36,7 @@ class Learning:
         device: where everything lies.
 
     Attributes:
+        backend: what computes the updates, and why.
         observed: statistics of this run's observations, if they are asked for.
         prior: the ring of prior data; ``None`` = none.
         prior_rows: the last row that was read of each log of it.
@@ -55,6 +57,7 @@ class Learning:
         self.noise_generator = torch.Generator(device).manual_seed(streams.update)
         self.prior_generator = torch.Generator(device).manual_seed(streams.prior)
         self.state = create_algorithm(learn, contract.obs_dim, contract.act_dim, contract.control_rate_hz, device)
+        self.backend = choose_backend(self.state, learn, device)
         self.replay = self._ring(learn.replay_capacity, self.replay_generator)
         self.observed = ObsStatistics(contract.obs_dim, learn.normalise_obs)
         self.assembler = self._new_assembler()
@@ -108,7 +111,7 @@ class Learning:
     def update(self) -> dict[str, Tensor]:
         """One update on a fresh minibatch; returns device scalars (see :class:`~robotsac.learner.algorithm.Algorithm`)."""
         noise = self.state.noise_shape.draw(self._learn.batch_size, self.noise_generator)
-        return self.state.update(self.sample(), noise)
+        return self.backend.backend.update(self.sample(), noise)
 
     @property
     def updates_allowed(self) -> int:

@@ -7,7 +7,9 @@ from typing import Any
 
 from robotsac.config.learn import LearnConfig
 
-OPERATIONAL_KEYS = frozenset({"device", "threads", "nice", "publish_every_s", "checkpoint_every_s", "checkpoints_kept"})
+OPERATIONAL_KEYS = frozenset(
+    {"device", "threads", "backend", "nice", "publish_every_s", "checkpoint_every_s", "checkpoints_kept"}
+)
 """Keys of ``[learn]`` that say how the machine is used, not what is learned. (The device that ``device`` resolves to is
 compared by the checkpoint: random streams do not carry over from one kind to another.)"""
 

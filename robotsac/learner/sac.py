@@ -80,9 +80,24 @@ class SacState:
             correction=Correction.of(learn),
         )
 
-    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """See :func:`update`."""
-        return update(self, batch, noise)
+    def compute(self, batch: Batch, noise: Noise, with_actor: bool) -> dict[str, Tensor]:
+        """See :class:`~robotsac.learner.algorithm.Algorithm`.
+
+        Returns:
+            Device scalars: ``critic_loss``, ``q`` (mean), and when the actor was updated ``actor_loss``, ``entropy``
+            (nats, an estimate) and ``alpha``.
+        """
+        obs, next_obs = self.normaliser(batch.obs), self.normaliser(batch.next_obs)
+        alpha = self.log_alpha.detach().exp()
+        if self.correction is not None:
+            metrics = _update_together(self, self.correction, batch, obs, next_obs, noise, alpha)
+        else:
+            metrics = _update_critics(self, batch, obs, next_obs, noise, alpha)
+            if with_actor:
+                after = one_later(self.normaliser, batch, next_obs)
+                metrics |= update_actor_and_temperature(self, obs, after, noise, alpha)
+        move_target(self.target.tensors, self.critic.tensors, self.constants.polyak)
+        return metrics
 
     def modules(self) -> Mapping[str, nn.Module]:
         """Every network, by name."""
@@ -95,34 +110,6 @@ class SacState:
     def optimizers(self) -> Mapping[str, Adam]:
         """One each, by name."""
         return {"actor": self.actor_adam, "critic": self.critic_adam, "alpha": self.alpha_adam}
-
-
-def update(state: SacState, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-    """One SAC update, in place; deterministic in ``(state, batch, noise)``.
-
-    Args:
-        state: changed.
-        batch: b transitions.
-        noise: of ``state.noise_shape``.
-
-    Returns:
-        Device scalars: ``critic_loss``, ``q`` (mean), and when the actor was updated ``actor_loss``, ``entropy`` (nats,
-        an estimate) and ``alpha``. Read them rarely: reading waits for the device.
-    """
-    obs, next_obs = state.normaliser(batch.obs), state.normaliser(batch.next_obs)
-    alpha = state.log_alpha.detach().exp()
-    if state.correction is not None:
-        metrics = _update_together(state, state.correction, batch, obs, next_obs, noise, alpha)
-        state.updates += 1
-    else:
-        metrics = _update_critics(state, batch, obs, next_obs, noise, alpha)
-        state.updates += 1
-        if state.updates % state.constants.actor_delay == 0:
-            metrics |= update_actor_and_temperature(
-                state, obs, one_later(state.normaliser, batch, next_obs), noise, alpha
-            )
-    move_target(state.target.tensors, state.critic.tensors, state.constants.polyak)
-    return metrics
 
 
 def soft_target(state: SacState, batch: Batch, next_obs: Tensor, noise: Noise, alpha: Tensor) -> Tensor:

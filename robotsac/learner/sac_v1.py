@@ -89,20 +89,17 @@ class SacV1State:
             correction=Correction.of(learn),
         )
 
-    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+    def compute(self, batch: Batch, noise: Noise, with_actor: bool) -> dict[str, Tensor]:
         """See :class:`~robotsac.learner.algorithm.Algorithm`; ``value_loss`` and ``v`` (mean) come on top."""
         obs, next_obs = self.normaliser(batch.obs), self.normaliser(batch.next_obs)
         alpha = self.log_alpha.detach().exp()
         if self.correction is not None:
             metrics = _update_together(self, self.correction, batch, obs, next_obs, noise, alpha)
-            self.updates += 1
         else:
             metrics = update_value(self, obs, noise, alpha) | update_critics(self, batch, obs, next_obs)
-            self.updates += 1
-            if self.updates % self.constants.actor_delay == 0:
-                metrics |= update_actor_and_temperature(
-                    self, obs, one_later(self.normaliser, batch, next_obs), noise, alpha
-                )
+            if with_actor:
+                after = one_later(self.normaliser, batch, next_obs)
+                metrics |= update_actor_and_temperature(self, obs, after, noise, alpha)
         move_target(self.target.tensors, self.value.tensors, self.constants.polyak)
         return metrics
 

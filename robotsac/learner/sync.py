@@ -19,6 +19,7 @@ from robotsac.action_rate import ActionRate
 from robotsac.config.learn import LearnConfig
 from robotsac.errors import ConfigError, RobotsacError
 from robotsac.learner.algorithm import discount_of, smaller_step
+from robotsac.learner.backends import choose_backend
 from robotsac.learner.limiter import Limiter
 from robotsac.learner.obs_statistics import ObsStatistics
 from robotsac.learner.outcomes import joiner_of
@@ -60,6 +61,7 @@ class SyncLearning:
         device: where networks and replay lie.
 
     Attributes:
+        backend: what computes the updates, and why.
         env_steps, episodes, spent: so far; ``evaluated_at``: how many steps at the last evaluation.
         generators: of minibatches and of the noise in updates, by name.
         observed: statistics of the observations, if they are asked for.
@@ -84,6 +86,7 @@ class SyncLearning:
         self.spent = Spent()
         rate_hz, dims = control_rate_hz or 1.0, (world.obs_dim, world.act_dim)
         self.state = create_algorithm(learn, *dims, rate_hz, device)
+        self.backend = choose_backend(self.state, learn, device)
         streams = Streams.of(learn.seed)
         replay, noise = (torch.Generator(device).manual_seed(s) for s in (streams.replay, streams.update))
         self._update_noise = noise
@@ -179,7 +182,7 @@ class SyncLearning:
         begin_s = time.perf_counter()
         size = self.learn.batch_size
         noise = self.state.noise_shape.draw(size, self._update_noise)
-        self.losses |= self.state.update(self.replay.sample(size), noise)
+        self.losses |= self.backend.backend.update(self.replay.sample(size), noise)
         self.spent.update += time.perf_counter() - begin_s
 
     def evaluate(self, hooks: Hooks) -> Evaluation | None:

@@ -280,6 +280,7 @@ class Training:
         status = {
             "device": str(learning.device),
             "threads": torch.get_num_threads(),
+            "backend": learning.backend.why,
             "updates_per_s": round(self._updates_per_s, 1),
             "env_steps": learning.assembler.env_steps,
             "env_steps_per_s": round(self._steps_per_s, 1),

@@ -77,7 +77,7 @@ _TARGET = "return reward + discount * (1.0 - terminal) * soft_value"
 _SOFT = "soft_value = next_q.amin(dim=0) - alpha * next_log_prob"
 _NEXT = "state.actor.sample(next_obs, noise.next_action)"
 _DENSITY = "- log_std - tanh_log_det(u)"
-_MOVE = "move_target(state.target.tensors, state.critic.tensors, state.constants.polyak)"
+_MOVE = "move_target(self.target.tensors, self.critic.tensors, self.constants.polyak)"
 _LERP = "_foreach_lerp_(list(target), list(online), polyak)"
 _IS_END = 'np.isin(records["end"], (EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE))'
 _START = "(self.total + len(transitions) - len(rows)) % self.capacity"
@@ -166,11 +166,11 @@ MUTATIONS = (
     Mutation(9, "learned from what was asked", "records", 'action=np.ascontiguousarray(head["action_applied"])', 'action=np.ascontiguousarray(head["action_asked"])'),
     Mutation(9, "recorded as applied what was asked", "actor.episodes", 'info["applied"], reward', "action, reward"),
     Mutation(9, "exported without the normaliser", "learner.export", "self.actor.action(self.normaliser(obs), noise)", "self.actor.action(obs, noise)"),
-    Mutation(9, "s' is not normalised", "learner.sac", "state.normaliser(batch.obs), state.normaliser(batch.next_obs)", "state.normaliser(batch.obs), batch.next_obs"),
+    Mutation(9, "s' is not normalised", "learner.sac", _NORMALISED, _NORMALISED.replace("self.normaliser(batch.next_obs)", "batch.next_obs")),
     Mutation(9, "what came one step later is not normalised", "learner.smoothness", "normaliser(batch.after)", "batch.after"),
     Mutation(9, "critics see another scale of the replay's action", "learner.sac", "state.critic(obs, batch.action, noise", "state.critic(obs, 2.0 * batch.action, noise"),
     Mutation(9, "updates move the normaliser", "learner.networks", "(obs - self.mean)", "(obs - self.mean.lerp_(obs.mean(dim=0), 0.01))"),
-    Mutation(9, "updates are counted as observations", "learner.learning", "return self.state.update(self.sample(), noise)", "batch = self.sample()\n        self.observed.add(batch.obs.numpy(), self.state.normaliser)\n        return self.state.update(batch, noise)"),
+    Mutation(9, "updates are counted as observations", "learner.learning", "return self.backend.backend.update(self.sample(), noise)", "batch = self.sample()\n        self.observed.add(batch.obs.numpy(), self.state.normaliser)\n        return self.backend.backend.update(batch, noise)"),
     Mutation(9, "the newest batch alone is counted", "learner.obs_statistics", "total = rows.mean(axis=0), float(self._count) + len(rows)", "total = rows.mean(axis=0), float(len(rows))"),
     Mutation(9, "sync: evaluations are counted as observations", "learner.sync", "            rate.add(outcome.applied)", "            rate.add(outcome.applied)\n            self.observed.add(outcome.obs[None], self.state.normaliser)"),
     Mutation(9, "v1: s is not normalised", "learner.sac_v1", _NORMALISED, _NORMALISED.replace("self.normaliser(batch.obs)", "batch.obs")),
@@ -187,11 +187,11 @@ MUTATIONS = (
     # 10: what runs
     Mutation(10, "targets move by 1 - τ", "learner.critic", _LERP, _LERP.replace("polyak)", "1.0 - polyak)")),
     Mutation(10, "critics move towards their targets", "learner.critic", _LERP, "_foreach_lerp_(list(online), list(target), polyak)"),
-    Mutation(10, "targets move twice", "learner.sac", f"{_MOVE}\n    return", f"{_MOVE}\n    {_MOVE}\n    return"),
+    Mutation(10, "targets move twice", "learner.sac", f"{_MOVE}\n        return", f"{_MOVE}\n        {_MOVE}\n        return"),
     Mutation(10, "half the updates", "learner.limiter", "math.floor(self.updates_per_step * max", "math.floor(0.5 * self.updates_per_step * max"),
-    Mutation(10, "the actor's delay is ignored", "learner.sac", "state.updates % state.constants.actor_delay == 0", "state.updates % 1 == 0"),
-    Mutation(10, "α as it was at first", "learner.sac", "alpha = state.log_alpha.detach().exp()", "alpha = torch.tensor(0.01)"),
-    Mutation(10, "updates in half precision", "learner.sac", "return update(self, batch, noise)", "with torch.autocast('cpu', torch.bfloat16):\n            return update(self, batch, noise)"),
+    Mutation(10, "the actor's delay is ignored", "learner.algorithm", "(algorithm.updates + 1) % algorithm.constants.actor_delay == 0", "algorithm.updates + 1 > 0"),
+    Mutation(10, "α as it was at first", "learner.sac", "alpha = self.log_alpha.detach().exp()", "alpha = torch.tensor(0.01)"),
+    Mutation(10, "updates in half precision", "learner.algorithm", "    metrics = algorithm.compute(", "    with torch.autocast('cpu', torch.bfloat16):\n      metrics = algorithm.compute("),
     Mutation(10, "ddpg: the actor's target stays behind", "learner.ddpg", _DDPG_MOVE, "pass"),
     Mutation(10, "bundles of old weights", "learner.export", "self._snapshot_live()\n        noise, action", "noise, action"),
     Mutation(10, "the robot keeps its first policy", "policy.slot", "if ready is not None and ready is not self.current", "if ready is not None and self.current is None"),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robotsac.learner.actor_loss import actor_loss
 from robotsac.learner.actor_step import update_temperature
-from robotsac.learner.algorithm import Noise
+from robotsac.learner.algorithm import Noise, update
 from robotsac.learner.correction import Correction, jacobian_product, transposed_product
 from robotsac.learner.critic import critic_loss
 from robotsac.learner.replay import Batch
@@ -265,7 +265,7 @@ def test_sacs_corrected_gradients_are_those_of_the_dense_matrix(kind: Kind, norm
     batch, noise = some_batch(dtype=torch.float64), some_noise(dtype=torch.float64, width=width)
     xi, jacobian, _ = game(doubled(fresh(**choice)), batch, noise)
     state = doubled(fresh(**choice))
-    state.update(batch, noise)
+    update(state, batch, noise)
     got = flat([p.grad for p in (*state.critic.parameters(), *state.actor.parameters()) if p.grad is not None])
     expected = corrected_densely(kind, 0.3, xi, jacobian)
     assert torch.allclose(got, expected, atol=1e-6 * float(expected.abs().max()))
@@ -293,7 +293,7 @@ def simultaneous(state: SacState, batch: Batch, noise: Noise) -> None:
 def test_without_weight_it_is_plain_simultaneous_sac(kind: Kind) -> None:
     corrected, plain = fresh(correction=kind, correction_weight=1e-30), fresh()
     for i in range(5):
-        corrected.update(some_batch(seed=i), some_noise(seed=i))
+        update(corrected, some_batch(seed=i), some_noise(seed=i))
         simultaneous(plain, some_batch(seed=i), some_noise(seed=i))
     for name, module in plain.modules().items():
         for key, tensor in module.state_dict().items():
@@ -309,7 +309,7 @@ def test_sac_runs_with_a_correction_and_goes_another_way(kind: Kind, normalised:
     slight = fresh(correction=kind, correction_normalised=normalised, correction_weight=1e-30)
     for state in (corrected, slight):
         for i in range(20):
-            metrics = state.update(some_batch(seed=i), some_noise(seed=i))
+            metrics = update(state, some_batch(seed=i), some_noise(seed=i))
         assert set(metrics) == {"critic_loss", "q", "actor_loss", "entropy", "alpha"}
         assert all(math.isfinite(float(value)) and not value.requires_grad for value in metrics.values())
         assert all(p.grad is None for p in state.target.parameters())

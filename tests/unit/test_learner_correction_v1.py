@@ -10,7 +10,7 @@ from learner_world import RATE_HZ, settings
 from test_learner_correction import ACT, CPU, KINDS, OBS, Kind, corrected_densely, flat, some_batch, some_noise
 from torch import Tensor
 
-from robotsac.learner.algorithm import Noise
+from robotsac.learner.algorithm import Noise, update
 from robotsac.learner.replay import Batch
 from robotsac.learner.sac_v1 import SacV1State
 
@@ -77,7 +77,7 @@ def test_corrected_gradients_are_those_of_the_dense_matrix(kind: Kind) -> None:
     choice = {"correction": kind, "correction_weight": 0.3}
     xi, jacobian = dense(fresh(**choice), batch, noise)
     state = fresh(**choice)
-    state.update(batch, noise)
+    update(state, batch, noise)
     got = flat([p.grad for player in players(state) for p in player if p.grad is not None])
     expected = corrected_densely(kind, 0.3, xi, jacobian)
     assert torch.allclose(got, expected, atol=1e-6 * float(expected.abs().max()))
@@ -91,7 +91,7 @@ def test_it_runs_with_a_correction_and_goes_another_way(kind: Kind, normalised: 
     slight = fresh(correction=kind, correction_normalised=normalised, correction_weight=1e-30)
     for state in (corrected, slight):
         for i in range(20):
-            metrics = state.update(some_batch(seed=i, dtype=torch.float64), some_noise(seed=i, dtype=torch.float64))
+            metrics = update(state, some_batch(seed=i, dtype=torch.float64), some_noise(seed=i, dtype=torch.float64))
         assert set(metrics) == {"value_loss", "v", "critic_loss", "q", "actor_loss", "entropy", "alpha"}
         assert all(math.isfinite(float(value)) and not value.requires_grad for value in metrics.values())
         assert all(p.grad is None for p in state.target.parameters())

@@ -9,7 +9,7 @@ import torch
 from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, settings
 from torch import Tensor
 
-from robotsac.learner.algorithm import NoiseShape
+from robotsac.learner.algorithm import NoiseShape, update
 from robotsac.learner.batch_norm_critic import EPS, MOMENTUM, BatchNormCritic
 from robotsac.learner.cross_q import CrossQState
 from robotsac.learner.networks import Shape
@@ -105,7 +105,7 @@ def test_the_targets_own_gradient_is_cut() -> None:
     batch = some_batch()
     noise = NoiseShape(ACT_DIM).draw(16, torch.Generator().manual_seed(1))
     state, same = fresh(discount=0.9), fresh(discount=0.9)
-    metrics = state.update(batch, noise)
+    metrics = update(state, batch, noise)
     with torch.no_grad():
         next_action, log_prob = same.actor.sample(batch.next_obs, noise.next_action)
     q, next_q = same.critic.joint(batch.obs, batch.action, batch.next_obs, next_action)
@@ -130,13 +130,13 @@ def test_the_target_is_the_minimum_over_the_chosen_critics_alone() -> None:
             q, next_q = state.critic.joint(batch.obs, batch.action, batch.next_obs, next_action)
             y = batch.reward + 0.9 * (torch.minimum(next_q[chosen[0]], next_q[chosen[1]]) - alpha * log_prob)
             wanted = 0.5 * (q - y).square().mean(dim=1).sum()
-        assert float(state.update(batch, noise)["critic_loss"]) == pytest.approx(float(wanted), rel=1e-5)
+        assert float(update(state, batch, noise)["critic_loss"]) == pytest.approx(float(wanted), rel=1e-5)
 
 
 def test_adams_first_moment_keeps_half_of_what_it_was() -> None:
     """β1 = ½ (Bhatt et al. 2024), of actor, critics and α: after one step the moment is half the gradient."""
     state = fresh()
-    state.update(some_batch(), state.noise_shape.draw(16, torch.Generator().manual_seed(1)))
+    update(state, some_batch(), state.noise_shape.draw(16, torch.Generator().manual_seed(1)))
     for name, adam in state.optimizers().items():
         for parameter in adam.param_groups[0]["params"]:
             assert torch.allclose(adam.state[parameter]["exp_avg"], 0.5 * parameter.grad, rtol=1e-5, atol=1e-9), name
@@ -149,7 +149,7 @@ def test_the_actor_moves_every_delay_updates(delay: int) -> None:
     for i in range(6):
         before = state.actor.last.weight.clone()
         batch = some_batch(seed=i)
-        state.update(batch, state.noise_shape.draw(16, torch.Generator().manual_seed(i)))
+        update(state, batch, state.noise_shape.draw(16, torch.Generator().manual_seed(i)))
         moved += not torch.equal(before, state.actor.last.weight)
     assert moved == 6 // delay
     assert state.updates == 6
@@ -165,7 +165,7 @@ def test_a_constant_reward_of_one_is_worth_the_horizon() -> None:
             obs = torch.randn(32, OBS_DIM, generator=generator)
             action = torch.empty(32, ACT_DIM).uniform_(-1, 1, generator=generator)
             batch = Batch(obs, action, torch.ones(32), obs, torch.full((32,), terminal))
-            state.update(batch, state.noise_shape.draw(32, generator))
+            update(state, batch, state.noise_shape.draw(32, generator))
         worth[terminal] = float(state.critic(torch.zeros(1, OBS_DIM), torch.zeros(1, ACT_DIM)).detach().mean())
     assert worth[1.0] == pytest.approx(1.0, abs=0.05)
     assert worth[0.0] == pytest.approx(10.0, rel=0.05)
@@ -179,6 +179,6 @@ def test_it_solves_a_bandit() -> None:
         obs = torch.randn(64, OBS_DIM, generator=generator)
         action = torch.empty(64, ACT_DIM).uniform_(-1, 1, generator=generator)
         reward = -4.0 * (action - best).square().sum(dim=1)
-        state.update(Batch(obs, action, reward, obs, torch.ones(64)), state.noise_shape.draw(64, generator))
+        update(state, Batch(obs, action, reward, obs, torch.ones(64)), state.noise_shape.draw(64, generator))
     found = state.actor.action(torch.zeros(1, OBS_DIM), torch.zeros(1, ACT_DIM))
     assert torch.allclose(found[0], best, atol=0.1)

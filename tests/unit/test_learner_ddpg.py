@@ -7,6 +7,7 @@ import torch
 from algorithm_world import changed, noise_for, some_batch, weights
 from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, settings
 
+from robotsac.learner.algorithm import update
 from robotsac.learner.ddpg import DdpgState, actor_loss, q_target, update_actor, update_critics
 from robotsac.learner.heads import Deterministic
 from robotsac.learner.replay import Batch
@@ -63,8 +64,8 @@ def test_critics_are_fitted_to_the_target_networks_at_the_replays_action(critics
 
 def test_the_noise_of_exploration_does_not_enter_learning() -> None:
     one, other, batch = fresh(), fresh(), some_batch()
-    one.update(batch, noise_for(one, seed=1))
-    other.update(batch, noise_for(other, seed=2))
+    update(one, batch, noise_for(one, seed=1))
+    update(other, batch, noise_for(other, seed=2))
     assert changed(weights(one), weights(other)) == set()
 
 
@@ -106,7 +107,7 @@ def test_the_actor_moves_every_delay_updates(delay: int) -> None:
     moved = {"actor": 0, "critic": 0, "critic_target": 0}
     for i in range(6):
         before, batch = weights(state), some_batch(seed=i)
-        metrics = state.update(batch, noise_for(state))
+        metrics = update(state, batch, noise_for(state))
         after = changed(before, weights(state))
         for name in moved:
             moved[name] += name in after
@@ -117,7 +118,7 @@ def test_the_actor_moves_every_delay_updates(delay: int) -> None:
 def test_both_targets_move_by_tau() -> None:
     state, batch = fresh(polyak=0.1), some_batch()
     before = {"actor": state.actor.last.weight.detach().clone(), "critic": state.critic.tensors[0].detach().clone()}
-    state.update(batch, noise_for(state))
+    update(state, batch, noise_for(state))
     for target, online, start in (
         (state.actor_target.last.weight, state.actor.last.weight, before["actor"]),
         (state.critic_target.tensors[0], state.critic.tensors[0], before["critic"]),
@@ -130,7 +131,7 @@ def test_there_is_no_temperature() -> None:
     state = fresh()
     assert (dict(state.scalars()), set(state.optimizers())) == ({}, {"actor", "critic"})
     batch = some_batch()
-    metrics = state.update(batch, noise_for(state))
+    metrics = update(state, batch, noise_for(state))
     assert set(metrics) == {"critic_loss", "q", "actor_loss"}
     assert all(value.shape == () and not value.requires_grad for value in metrics.values())
 
@@ -163,7 +164,7 @@ def test_it_finds_the_best_action_of_a_bandit() -> None:
         action = torch.empty(64, ACT_DIM).uniform_(-1, 1, generator=generator)
         reward = -4.0 * (action - best).square().sum(dim=1)
         batch = Batch(nothing, action, reward, nothing, torch.ones(64))
-        state.update(batch, state.noise_shape.draw(64, generator))
+        update(state, batch, state.noise_shape.draw(64, generator))
     found = state.actor.action(nothing[:1], torch.zeros(1, ACT_DIM))[0]
     assert torch.allclose(found, best, atol=0.08)
 
@@ -177,5 +178,5 @@ def test_a_constant_reward_of_one_is_worth_the_horizon_when_time_limits_bootstra
         for _ in range(250):
             action = torch.empty(16, ACT_DIM).uniform_(-1, 1, generator=generator)
             batch = Batch(still, action, torch.ones(16), still, torch.full((16,), terminal))
-            state.update(batch, state.noise_shape.draw(16, generator))
+            update(state, batch, state.noise_shape.draw(16, generator))
         assert float(state.critic(still, torch.zeros(16, ACT_DIM)).detach().mean()) == pytest.approx(worth, rel=0.05)

@@ -12,7 +12,7 @@ from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, settings
 from torch import Tensor
 
 from robotsac.learner.actor_loss import actor_loss
-from robotsac.learner.algorithm import Noise, NoiseShape
+from robotsac.learner.algorithm import Noise, NoiseShape, update
 from robotsac.learner.critic import critic_loss
 from robotsac.learner.replay import Batch
 from robotsac.learner.sac import SacState, soft_target
@@ -61,7 +61,7 @@ def test_all_critics_learn_from_the_one_target_and_the_actor_follows_their_mean(
         target = soft_target(state, batch, batch.next_obs, noise, alpha)
         expected = critic_loss(state.critic(batch.obs, batch.action), target)
     before = [part.clone() for part in state.critic.tensors]
-    metrics = state.update(batch, noise)
+    metrics = update(state, batch, noise)
     assert float(metrics["critic_loss"]) == pytest.approx(float(expected), rel=1e-5)
     for now, then in zip(state.critic.tensors, before, strict=True):
         assert all(not torch.equal(now[i], then[i]) for i in range(5))
@@ -81,7 +81,7 @@ def test_of_two_critics_the_actor_follows_the_smaller_and_nothing_is_chosen() ->
     state, batch = fresh(), some_batch()
     noise = noise_for(state)
     assert noise.subset is None
-    metrics = state.update(batch, noise)
+    metrics = update(state, batch, noise)
     with torch.no_grad():
         action, log_prob = fresh().actor.sample(batch.obs, noise.action)
         value = state.critic(batch.obs, action).amin(dim=0)
@@ -107,7 +107,7 @@ def test_every_pair_of_critics_is_chosen_equally_often() -> None:
 def test_a_subset_is_drawn_only_where_there_is_a_choice(critics: int, subset: int, chosen: int) -> None:
     state = fresh(critics=critics, critic_subset=subset)
     assert state.noise_shape.subset == chosen
-    state.update(some_batch(), noise_for(state))
+    update(state, some_batch(), noise_for(state))
 
 
 # --- dropout -----------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def test_with_dropout_the_actor_follows_the_mean_of_the_critics() -> None:
     state, batch = fresh(critic_dropout=0.25), some_batch()
     noise = noise_for(state)
     assert noise.dropout is not None
-    metrics = state.update(batch, noise)
+    metrics = update(state, batch, noise)
     with torch.no_grad():
         action, log_prob = fresh().actor.sample(batch.obs, noise.action)
         q = state.critic(batch.obs, action, noise.dropout[2])
@@ -175,10 +175,10 @@ def test_target_loss_and_actor_each_drop_units_of_their_own() -> None:
     def after(use: int) -> SacState:
         state, uniform = fresh(critic_dropout=0.25), noise.dropout.clone()  # type: ignore[union-attr]
         uniform[use] = uniform[use].flip(0)
-        state.update(batch, Noise(noise.next_action, noise.action, dropout=uniform))
+        update(state, batch, Noise(noise.next_action, noise.action, dropout=uniform))
         return state
 
-    plain.update(batch, noise)
+    update(plain, batch, noise)
     for use, critics_differ in ((0, True), (1, True), (2, False)):
         differing = changed(weights(plain), weights(after(use)))
         assert ("critic" in differing) is critics_differ, use
@@ -192,9 +192,9 @@ def test_no_dropout_asks_for_no_noise() -> None:
 def test_an_update_with_dropout_and_subset_is_a_function_of_the_noise() -> None:
     options = {"critics": 5, "critic_dropout": 0.1}
     once, again, other, batch = fresh(**options), fresh(**options), fresh(**options), some_batch()
-    once.update(batch, noise_for(once))
-    again.update(batch, noise_for(again))
-    other.update(batch, noise_for(other, seed=2))
+    update(once, batch, noise_for(once))
+    update(again, batch, noise_for(again))
+    update(other, batch, noise_for(other, seed=2))
     assert changed(weights(once), weights(again)) == set()
     assert changed(weights(once), weights(other)) >= {"critic", "actor", "target"}
 
@@ -213,6 +213,6 @@ def test_it_finds_the_best_action_of_a_bandit(learn: dict[str, object]) -> None:
         action = torch.empty(64, ACT_DIM).uniform_(-1, 1, generator=generator)
         reward = -4.0 * (action - best).square().sum(dim=1)
         batch = Batch(nothing, action, reward, nothing, torch.ones(64))
-        state.update(batch, state.noise_shape.draw(64, generator))
+        update(state, batch, state.noise_shape.draw(64, generator))
     found = state.actor.action(nothing[:1], torch.zeros(1, ACT_DIM))[0]
     assert torch.allclose(found, best, atol=0.12)

@@ -10,8 +10,9 @@ import torch
 from learner_world import OBS_DIM, RATE_HZ, settings
 from torch import Tensor
 
+from robotsac.learner.algorithm import update
 from robotsac.learner.replay import Batch
-from robotsac.learner.sac import SacState, update
+from robotsac.learner.sac import SacState
 
 Reward = Callable[[Tensor], Tensor]
 ROWS = 64

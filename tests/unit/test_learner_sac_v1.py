@@ -12,7 +12,7 @@ from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, settings
 from torch import Tensor
 
 from robotsac.errors import ConfigError
-from robotsac.learner.algorithm import NoiseShape
+from robotsac.learner.algorithm import NoiseShape, update
 from robotsac.learner.critic import critic_loss
 from robotsac.learner.replay import Batch
 from robotsac.learner.sac_v1 import (
@@ -106,7 +106,7 @@ def test_the_q_loss_moves_the_q_functions_alone() -> None:
 def test_an_update_moves_everything_but_the_normaliser() -> None:
     state, batch = fresh(), some_batch()
     before = weights(state)
-    metrics = state.update(batch, noise_for(state))
+    metrics = update(state, batch, noise_for(state))
     assert changed(before, weights(state)) == {"actor", "critic", "value", "target", "log_alpha"}
     assert set(metrics) == {"value_loss", "v", "critic_loss", "q", "actor_loss", "entropy", "alpha"}
     assert all(value.shape == () and not value.requires_grad for value in metrics.values())
@@ -130,7 +130,7 @@ def test_actor_and_alpha_move_every_delay_updates_the_rest_each_time(delay: int)
     moved = {"actor": 0, "log_alpha": 0, "critic": 0, "value": 0, "target": 0}
     for i in range(6):
         before, batch = weights(state), some_batch(seed=i)
-        state.update(batch, noise_for(state, seed=i))
+        update(state, batch, noise_for(state, seed=i))
         for name in changed(before, weights(state)):
             moved[name] += 1
     assert moved == {"actor": 6 // delay, "log_alpha": 6 // delay, "critic": 6, "value": 6, "target": 6}
@@ -139,7 +139,7 @@ def test_actor_and_alpha_move_every_delay_updates_the_rest_each_time(delay: int)
 def test_a_fixed_temperature_stays() -> None:
     state, batch = fresh(temperature=0.3), some_batch()
     before = weights(state)
-    metrics = state.update(batch, noise_for(state))
+    metrics = update(state, batch, noise_for(state))
     assert "log_alpha" not in changed(before, weights(state))
     assert float(metrics["alpha"]) == pytest.approx(0.3)
 
@@ -147,7 +147,7 @@ def test_a_fixed_temperature_stays() -> None:
 def test_the_target_moves_by_tau_towards_v() -> None:
     state, batch = fresh(polyak=0.1), some_batch()
     before = state.target.tensors[0].clone()
-    state.update(batch, noise_for(state))
+    update(state, batch, noise_for(state))
     expected = before + 0.1 * (state.value.tensors[0] - before)
     assert torch.allclose(state.target.tensors[0], expected, atol=1e-7)
 
@@ -204,9 +204,9 @@ def test_v_and_actor_draw_different_actions() -> None:
 
 def test_an_update_is_a_function_of_state_batch_and_noise() -> None:
     once, again, other, batch = fresh(), fresh(), fresh(), some_batch()
-    once.update(batch, noise_for(once))
-    again.update(batch, noise_for(again))
-    other.update(batch, noise_for(other, seed=9))
+    update(once, batch, noise_for(once))
+    update(again, batch, noise_for(again))
+    update(other, batch, noise_for(other, seed=9))
     assert changed(weights(once), weights(again)) == set()
     assert "actor" in changed(weights(once), weights(other))
 
@@ -228,7 +228,7 @@ def test_a_constant_reward_of_one_is_worth_the_horizon_when_time_limits_bootstra
         for _ in range(300):
             action = torch.empty(16, ACT_DIM).uniform_(-1, 1, generator=generator)
             batch = Batch(still, action, torch.ones(16), still, torch.full((16,), terminal))
-            state.update(batch, state.noise_shape.draw(16, generator))
+            update(state, batch, state.noise_shape.draw(16, generator))
         assert float(state.critic(still, torch.zeros(16, ACT_DIM)).detach().mean()) == pytest.approx(worth, rel=0.05)
 
 
@@ -240,7 +240,7 @@ def bandit(updates: int, **learn: object) -> tuple[SacV1State, list[float]]:
     for _ in range(updates):
         action = torch.empty(64, 1).uniform_(-1, 1, generator=generator)
         batch = Batch(nothing, action, -2.0 * action[:, 0].square(), nothing, torch.ones(64))
-        metrics = state.update(batch, NoiseShape(1).draw(64, generator))
+        metrics = update(state, batch, NoiseShape(1).draw(64, generator))
         entropies.append(float(metrics["entropy"]))
     return state, entropies
 

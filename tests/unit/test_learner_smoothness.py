@@ -10,7 +10,7 @@ from algorithm_world import changed, noise_for, some_batch, weights
 from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, settings
 
 from robotsac.learner.actor import Actor
-from robotsac.learner.algorithm import Algorithm, Noise, actor_of
+from robotsac.learner.algorithm import Algorithm, Noise, actor_of, update
 from robotsac.learner.networks import Normaliser
 from robotsac.learner.replay import Batch
 from robotsac.learner.smoothness import smoothness_loss
@@ -111,8 +111,8 @@ def test_a_term_moves_the_actor_and_nothing_else(variant: str, term: str) -> Non
     plain, smooth = fresh(variant=variant), fresh(variant=variant, **{term: 10.0})
     batch, noise = some_batch(), noise_for(fresh(variant=variant, smooth_space=1.0))
     without = Noise(noise.next_action, noise.action)
-    plain.update(batch, without)
-    smooth.update(batch, noise if term == "smooth_space" else without)
+    update(plain, batch, without)
+    update(smooth, batch, noise if term == "smooth_space" else without)
     differing = changed(weights(plain), weights(smooth)) - {"actor_target"}
     assert differing == {"actor"}
 
@@ -135,8 +135,8 @@ def test_over_several_steps_it_is_still_the_next_step_that_counts(variant: str) 
     one, other = (idle_critics(fresh(variant=variant, smooth_time=10.0)) for _ in range(2))
     batch, noise = some_batch(), noise_for(one)
     further = replace(batch, after=batch.next_obs, next_obs=batch.next_obs + 1.0, steps=torch.full((8,), 3.0))
-    one.update(batch, noise)
-    other.update(further, noise)
+    update(one, batch, noise)
+    update(other, further, noise)
     assert changed(weights(one), weights(other)) == set()
     assert "actor" in changed(weights(one), weights(fresh(variant=variant)))
 
@@ -155,7 +155,7 @@ def test_training_with_both_terms_gives_a_smoother_policy_that_still_earns(varia
             action = torch.empty(64, ACT_DIM).uniform_(-1, 1, generator=generator)
             reward = -(action - 0.8 * obs[:, :1].sign()).square().sum(dim=1)
             batch = Batch(obs, action, reward, next_obs, torch.ones(64))
-            state.update(batch, state.noise_shape.draw(64, generator))
+            update(state, batch, state.noise_shape.draw(64, generator))
         return state.actor
 
     generator = torch.Generator().manual_seed(5)

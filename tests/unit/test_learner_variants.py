@@ -6,6 +6,7 @@ import pytest
 import torch
 from algorithm_world import VARIANTS, changed, fresh_variant, noise_for, some_batch, weights
 
+from robotsac.learner.algorithm import update
 from robotsac.learner.temperature import ALPHA_MAX, ALPHA_MIN
 
 RATES = {"actor_lr": 1e-3, "critic_lr": 2e-3, "temperature_lr": 4e-3}
@@ -22,7 +23,7 @@ def test_each_network_moves_at_its_own_learning_rate(variant: str) -> None:
     rates = {"actor": 1e-3, "critic": 2e-3, "value": 2e-3, "log_alpha": 4e-3}
     state, batch = fresh_variant(variant, **RATES), some_batch()
     before = weights(state)
-    state.update(batch, noise_for(state))
+    update(state, batch, noise_for(state))
     after = weights(state)
     # Targets follow, and the statistics of batch normalisation are no weights.
     learned = {key for key in before if key.split(".")[0] in rates and ".mean" not in key and ".variance" not in key}
@@ -41,5 +42,5 @@ def test_a_step_that_would_carry_alpha_past_its_bound_ends_at_it(
 ) -> None:
     """The first policy, of σ 0.22, is wider than the one target and narrower than the other."""
     state = fresh_variant(variant, target_sigma=target_sigma, temperature_init=0.1, temperature_lr=100.0)
-    state.update(some_batch(), noise_for(state))
+    update(state, some_batch(), noise_for(state))
     assert float(state.scalars()["log_alpha"].detach().exp()) == pytest.approx(bound)

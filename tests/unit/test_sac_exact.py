@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from robotsac.config import LearnConfig
+from robotsac.learner.algorithm import update
 from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch, Replay
-from robotsac.learner.sac import SacState, update
+from robotsac.learner.sac import SacState
 from robotsac.learner.tabular import FiniteMdp, soft_policy_iteration
 from robotsac.records import EpisodeEnd, Records, Transitions
 

@@ -43,13 +43,13 @@ from pydantic import ValidationError
 from robotsac.env.arm_env import ArmEnv
 from robotsac.learner.actor_loss import actor_loss, score_function_loss
 from robotsac.learner.actor_step import update_actor_and_temperature, update_temperature
-from robotsac.learner.algorithm import Noise
+from robotsac.learner.algorithm import Noise, update
 from robotsac.learner.critic import bellman_target, critic_loss
 from robotsac.learner.heads import TanhGaussian, TanhMixture
 from robotsac.learner.heads.gaussian import tanh_log_det
 from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch
-from robotsac.learner.sac import SacState, soft_target, update
+from robotsac.learner.sac import SacState, soft_target
 from robotsac.learner.sac_v1 import SacV1State, update_critics, update_value
 from robotsac.learner.temperature import temperature_loss
 from robotsac.records import EpisodeEnd, transitions

@@ -26,11 +26,12 @@ from learner_world import OBS_DIM, batches, contract, noisy_run, settings
 from torch import Tensor
 
 from robotsac.env.arm_env import ArmEnv
+from robotsac.learner.algorithm import update
 from robotsac.learner.export import PolicyExporter
 from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch
 from robotsac.learner.replay_log import LoggedBatch
-from robotsac.learner.sac import SacState, update
+from robotsac.learner.sac import SacState
 from robotsac.policy.runner import Policy
 from robotsac.policy.slot import PolicySlot
 from robotsac.policy.store import BundleStore

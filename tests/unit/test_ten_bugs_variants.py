@@ -27,7 +27,7 @@ from torch import Tensor
 
 from robotsac.learner.actor import Actor
 from robotsac.learner.actor_step import update_actor_and_temperature
-from robotsac.learner.algorithm import Algorithm, Noise
+from robotsac.learner.algorithm import Algorithm, Noise, update
 from robotsac.learner.batch_norm_critic import EPS, MOMENTUM
 from robotsac.learner.cross_q import CrossQState
 from robotsac.learner.ddpg import DdpgState, update_actor
@@ -88,7 +88,7 @@ def test_bug_01_ddpg_does_not_bootstrap_from_an_end() -> None:
     batch = dataclasses.replace(batch, terminal=torch.ones(len(batch)))
     q = [q_by_hand(state.critic, o, a.tolist()) for o, a in zip(batch.obs, batch.action, strict=True)]
     wanted = loss_by_hand([[row[i] for row in q] for i in range(2)], batch.reward.tolist())
-    assert float(state.update(batch, noise_for(state, rows=len(batch)))["critic_loss"]) == pytest.approx(wanted)
+    assert float(update(state, batch, noise_for(state, rows=len(batch)))["critic_loss"]) == pytest.approx(wanted)
 
 
 def test_bug_05_ddpgs_actor_loss_moves_the_actor_alone() -> None:
@@ -102,7 +102,7 @@ def test_bug_07_ddpg_asks_the_target_critics_about_the_target_actors_action() ->
     """The replay's action there is an old policy's, the online actor's one that the target critics do not know yet."""
     state, batch = known_ddpg(), some_batch()
     wanted = ddpg_loss_by_hand(state, batch)
-    metrics = state.update(batch, noise_for(state, rows=len(batch)))
+    metrics = update(state, batch, noise_for(state, rows=len(batch)))
     assert float(metrics["critic_loss"]) == pytest.approx(wanted, rel=1e-5)
 
 
@@ -110,7 +110,7 @@ def test_bug_07_ddpg_discounts_a_row_of_k_steps_k_times() -> None:
     """γ for γ^k makes whatever is beyond a longer step worth too much."""
     state, batch = known_ddpg(), over_several_steps(some_batch())
     wanted = ddpg_loss_by_hand(state, batch)
-    metrics = state.update(batch, noise_for(state, rows=len(batch)))
+    metrics = update(state, batch, noise_for(state, rows=len(batch)))
     assert float(metrics["critic_loss"]) == pytest.approx(wanted, rel=1e-5)
 
 
@@ -118,7 +118,7 @@ def test_bug_10_both_of_ddpgs_targets_move_by_tau_towards_their_networks() -> No
     """A target that stands still, or is a copy, is another algorithm."""
     state, batch = known_ddpg(polyak=0.1), some_batch()
     before = weights(state)
-    state.update(batch, noise_for(state, rows=len(batch)))
+    update(state, batch, noise_for(state, rows=len(batch)))
     after = weights(state)
     for target, online in (("actor_target", "actor"), ("critic_target", "critic")):
         for key in (key for key in before if key.startswith(f"{target}.")):
@@ -169,7 +169,7 @@ def test_bug_04_cross_q_learns_towards_the_soft_target_of_a_fresh_action_at_the_
     state, batch = known_cross_q(), some_batch()
     noise = noise_for(state, rows=len(batch))
     wanted = loss_by_hand(*q_and_targets_by_hand(state, batch, noise))
-    assert float(state.update(batch, noise)["critic_loss"]) == pytest.approx(wanted, rel=1e-5)
+    assert float(update(state, batch, noise)["critic_loss"]) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_bug_05_cross_qs_target_is_a_constant_to_its_loss() -> None:
@@ -177,7 +177,7 @@ def test_bug_05_cross_qs_target_is_a_constant_to_its_loss() -> None:
     state, batch = known_cross_q(), some_batch()
     noise = noise_for(state, rows=len(batch))
     q, y = q_and_targets_by_hand(state, batch, noise)
-    state.update(batch, noise)
+    update(state, batch, noise)
     grad = state.critic.layers[0].bias.grad
     # ∂/∂bias of ½ (Q − y)² is Q − y where y is a constant, and (1 − γ)(Q − y) of a row that bootstraps where it is not.
     wanted = [sum(one[b] - y[b] for b in range(len(y))) / len(y) for one in q]
@@ -197,7 +197,7 @@ def test_bug_07_cross_q_discounts_a_row_of_k_steps_k_times() -> None:
     state, batch = known_cross_q(), over_several_steps(some_batch())
     noise = noise_for(state, rows=len(batch))
     wanted = loss_by_hand(*q_and_targets_by_hand(state, batch, noise))
-    assert float(state.update(batch, noise)["critic_loss"]) == pytest.approx(wanted, rel=1e-5)
+    assert float(update(state, batch, noise)["critic_loss"]) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_bug_09_cross_qs_running_statistics_move_by_a_hundredth_towards_the_joint_batch() -> None:
@@ -208,7 +208,7 @@ def test_bug_09_cross_qs_running_statistics_move_by_a_hundredth_towards_the_join
     pairs = ((batch.obs, batch.action.tolist()), (batch.next_obs, drawn))
     rows = [[*o.tolist(), *a] for obs, actions in pairs for o, a in zip(obs, actions, strict=True)]
     joint = torch.tensor(rows, dtype=torch.float64)
-    state.update(batch, noise)
+    update(state, batch, noise)
     found = {name: buffer.double().flatten() for name, buffer in state.critic.named_buffers()}
     width = joint.shape[1]
     for which in (slice(0, width), slice(width, 2 * width)):  # of either critic
@@ -240,7 +240,7 @@ def test_bug_07_a_policy_is_smooth_from_one_step_to_the_next_however_many_a_row_
     one, other = (fresh_variant(variant, smooth_time=10.0) for _ in range(2))
     batch = over_several_steps(some_batch())
     for state, after in ((one, batch.obs + 0.1), (other, batch.obs - 0.1)):
-        state.update(dataclasses.replace(batch, after=after), noise_for(state, rows=len(batch)))
+        update(state, dataclasses.replace(batch, after=after), noise_for(state, rows=len(batch)))
     assert "actor" in changed(weights(one), weights(other))
 
 
@@ -255,7 +255,7 @@ def test_bug_09_an_update_normalises_every_observation(variant: str) -> None:
     observed = {"obs": batch.obs, "next_obs": batch.next_obs, "after": batch.obs.flip(0)}
     normalised = dataclasses.replace(batch, **{name: (x - 2.0) / 8.0 for name, x in observed.items()})
     noise = noise_for(plain, rows=len(batch))
-    metrics = [{k: float(v) for k, v in s.update(b, noise).items()} for s, b in ((plain, normalised), (scaled, batch))]
+    metrics = [{k: float(v) for k, v in update(s, b, noise).items()} for s, b in ((plain, normalised), (scaled, batch))]
     assert metrics[0] == metrics[1]
     assert changed(weights(plain), weights(scaled)) == {"normaliser"}
 
@@ -302,7 +302,7 @@ def test_bug_10_a_whole_update_in_float32_is_that_in_float64_to_rounding(variant
     """Half precision somewhere, or a difference of large numbers, gives no error: it learns from other gradients."""
     single, double = both_precisions(variant)
     batch, noise = some_batch(64), noise_for(single, rows=64)
-    got, exact = single.update(batch, noise), double.update(in_double(batch), in_double(noise))
+    got, exact = update(single, batch, noise), update(double, in_double(batch), in_double(noise))
     for name, value in got.items():
         assert value.dtype == torch.float32 and exact[name].dtype == torch.float64
         assert float(value) == pytest.approx(float(exact[name]), rel=1e-5), name

@@ -1,0 +1,47 @@
+"""torch.compile on the whole update: losses, gradients, optimizers and targets as one graph."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+from robotsac.learner.algorithm import Algorithm, Noise, actor_due
+from robotsac.learner.replay import Batch
+from robotsac.learner.traced_adam import with_moments
+
+
+class Compiled:
+    """Inductor's kernels, one call an update. The first update takes a minute; later processes find the kernels in a cache.
+
+    Args:
+        algorithm: whose updates.
+        device: where it lies.
+        reduced: products in bfloat16, whatever is summed or kept in float32.
+
+    Raises:
+        RuntimeError, torch._dynamo.exc.Unsupported: at the first update, where there is no compiler or a graph cannot be made.
+    """
+
+    def __init__(self, algorithm: Algorithm, device: torch.device, *, reduced: bool = False) -> None:
+        # Gradients are taken inside of the graph, not by a call between two.
+        torch._dynamo.config.trace_autograd_ops = True
+        for optimizer in algorithm.optimizers().values():
+            with_moments(optimizer)
+        self.name = "compiled_bfloat16" if reduced else "compiled"
+        self._algorithm, self._device, self._reduced = algorithm, device, reduced
+        self._compute = torch.compile(type(algorithm).compute, fullgraph=True, dynamic=False)
+
+    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """See :class:`~robotsac.learner.backends.backend.Backend`."""
+        metrics = self.compute(batch, noise, actor_due(self._algorithm))
+        self._algorithm.updates += 1
+        return metrics
+
+    def compute(self, batch: Batch, noise: Noise, with_actor: bool) -> dict[str, Tensor]:
+        """As :meth:`~robotsac.learner.algorithm.Algorithm.compute`."""
+        products = torch.autocast(self._device.type, torch.bfloat16) if self._reduced else contextlib.nullcontext()
+        with products:
+            metrics: dict[str, Tensor] = self._compute(self._algorithm, batch, noise, with_actor)
+        return metrics

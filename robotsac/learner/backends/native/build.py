@@ -1,0 +1,97 @@
+"""From the C++ beside this file to a library for this processor; built once, then found in the user's cache."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from robotsac.learner.backends.backend import BackendUnavailable
+
+HERE = Path(__file__).parent
+MAIN = "update.cpp"
+COMPILERS = ("c++", "g++", "clang++")
+FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
+THIS_PROCESSOR = ("-march=native", "-mcpu=native")
+"""What compilers call it; the second on some ARM machines."""
+BUILD_TIMEOUT_S, ASK_TIMEOUT_S = 300.0, 30.0
+INSTALL = "apt install g++"
+
+
+def library() -> ctypes.CDLL:
+    """The library, built where it has not been yet: some ten seconds.
+
+    Raises:
+        BackendUnavailable: no C++ compiler, or it refuses, or the cache cannot be written.
+    """
+    compiler = _compiler()
+    flags, macros = _target(compiler)
+    digest = hashlib.sha256(macros)
+    for path in sorted(HERE.glob("*.[ch]*")):
+        digest.update(path.read_bytes())
+    path = cache_folder() / f"update-{digest.hexdigest()[:24]}.so"
+    try:
+        if not path.exists():
+            _build(compiler, flags, path)
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise BackendUnavailable("the native update cannot be kept or loaded", reason=str(error)) from error
+
+
+def cache_folder() -> Path:
+    """Where built libraries lie: ``$XDG_CACHE_HOME/robotsac``, or ``~/.cache/robotsac``."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path.home() / ".cache") / "robotsac"
+
+
+def _compiler() -> str:
+    named = os.environ.get("CXX", "")
+    for name in (named,) if named else COMPILERS:
+        if found := shutil.which(name):
+            return found
+    raise BackendUnavailable(
+        "the native update needs a C++ compiler",
+        reason=f"none of {named or ', '.join(COMPILERS)} is here",
+        command=INSTALL,
+    )
+
+
+def _target(compiler: str) -> tuple[tuple[str, ...], bytes]:
+    """The flags for this processor, and all that the compiler says about itself and about it."""
+    for flag in (*THIS_PROCESSOR, ""):
+        flags = (*FLAGS, flag) if flag else FLAGS
+        done = _run((compiler, *flags, "-x", "c++", "-dM", "-E", os.devnull), ASK_TIMEOUT_S)
+        if done.returncode == 0:
+            return flags, done.stdout
+    raise _refused(compiler, done)
+
+
+def _build(compiler: str, flags: Sequence[str], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        done = _run((compiler, *flags, str(HERE / MAIN), "-o", str(made)), BUILD_TIMEOUT_S)
+        if done.returncode:
+            raise _refused(compiler, done)
+        # Whoever builds at the same time builds the same; a half-written file is never seen.
+        made.replace(path)
+
+
+def _run(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired as error:
+        raise BackendUnavailable(
+            "the native update could not be built", reason=f"{command[0]} has not ended after {timeout_s:g} s"
+        ) from error
+
+
+def _refused(compiler: str, done: subprocess.CompletedProcess[bytes]) -> BackendUnavailable:
+    said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
+    errors = [line for line in said if "error" in line] or said
+    return BackendUnavailable("the native update could not be built", reason=f"{compiler}: {errors[0][:200]}")

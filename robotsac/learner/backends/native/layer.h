@@ -1,0 +1,171 @@
+// One layer of one network: its parameters, and copies of the weights in the order in which products read them.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "adam.h"
+#include "matrix.h"
+
+constexpr float LAYER_NORM_EPS = 1e-5f;
+
+using Numbers = std::vector<float>;
+
+// A weight matrix (rows x columns, row-major as torch keeps it).
+struct Matrix {
+  int rows = 0, columns = 0;
+  Parameter parameter{};
+  Numbers by_column, by_row;  // panels of columns: [panel][row][PANEL]; of rows, transposed: [panel][column][PANEL]
+  Numbers target_by_column;   // of the target's weights, if it has one
+
+  void shape(int rows_, int columns_) {
+    rows = rows_, columns = columns_;
+    by_column.assign(static_cast<size_t>(panels(columns)) * rows * PANEL, 0.0f);
+    by_row.assign(static_cast<size_t>(panels(rows)) * columns * PANEL, 0.0f);
+  }
+
+  // The panel of columns from ``column`` on, from the parameter's numbers as they are now.
+  void pack(int column) {
+    const int width = std::min(PANEL, columns - column);
+    float* panel = by_column.data() + static_cast<size_t>(column / PANEL) * rows * PANEL;
+    for (int r = 0; r < rows; ++r) std::copy_n(parameter.value + number(r, column), width, panel + r * PANEL);
+    transpose(column, width);
+    if (parameter.target == nullptr) return;
+    panel = target_panel(column);
+    for (int r = 0; r < rows; ++r) std::copy_n(parameter.target + number(r, column), width, panel + r * PANEL);
+  }
+
+  void pack() {
+    for (int column = 0; column < columns; column += PANEL) pack(column);
+  }
+
+  // Asks for what :func:`step` will read: a panel's rows lie far apart, and nobody guesses the next.
+  void prefetch(int column) const {
+    for (int r = 0; r < rows; ++r) {
+      const long at = number(r, column);
+      __builtin_prefetch(parameter.value + at, 1), __builtin_prefetch(parameter.first + at, 1);
+      __builtin_prefetch(parameter.second + at, 1);
+      if (parameter.target != nullptr) __builtin_prefetch(parameter.target + at, 1);
+    }
+  }
+
+  // One step of Adam on the columns of a panel, down ``gradient`` [row][PANEL].
+  void step(int column, const float* gradient, const Rates& rates) {
+    if (column + PANEL > columns) {
+      for (int r = 0; r < rows; ++r) adam(parameter, number(r, column), gradient + r * PANEL, columns - column, rates);
+      return pack(column);
+    }
+    float* panel = by_column.data() + static_cast<size_t>(column / PANEL) * rows * PANEL;
+    for (int r = 0; r < rows; ++r) {
+      adam(parameter, number(r, column), gradient + r * PANEL, PANEL, rates);
+      std::copy_n(parameter.value + number(r, column), PANEL, panel + r * PANEL);
+    }
+    transpose(column, PANEL);
+    if (parameter.target == nullptr) return;
+    panel = target_panel(column);
+    for (int r = 0; r < rows; ++r) std::copy_n(parameter.target + number(r, column), PANEL, panel + r * PANEL);
+  }
+
+ private:
+  long number(int row, int column) const { return static_cast<long>(row) * columns + column; }
+
+  float* target_panel(int column) {
+    if (target_by_column.empty()) target_by_column.resize(by_column.size(), 0.0f);
+    return target_by_column.data() + static_cast<size_t>(column / PANEL) * rows * PANEL;
+  }
+
+  // by_row's share of a panel of columns.
+  void transpose(int column, int width) {
+    const float* panel = by_column.data() + static_cast<size_t>(column / PANEL) * rows * PANEL;
+    for (int first = 0; first < rows; first += PANEL, panel += PANEL * PANEL) {
+      float* to = by_row.data() + (static_cast<size_t>(first / PANEL) * columns + column) * PANEL;
+      const int count = std::min(PANEL, rows - first);
+      for (int c = 0; c < width; ++c)
+        for (int r = 0; r < count; ++r) to[c * PANEL + r] = panel[r * PANEL + c];
+    }
+  }
+};
+
+// Rows of numbers, each ``stride`` after the last.
+struct Rows {
+  float* at = nullptr;
+  std::ptrdiff_t stride = 0;
+
+  float* operator[](std::ptrdiff_t row) const { return at + row * stride; }
+};
+
+// Owns such rows; the room behind a row's numbers stays 0 or finite.
+struct Buffer {
+  Numbers numbers;
+  std::ptrdiff_t stride = 0;
+
+  void shape(int rows, int columns) {
+    stride = row_stride(columns);
+    numbers.assign(static_cast<size_t>(rows) * stride, 0.0f);
+  }
+
+  Rows from(int row) { return {numbers.data() + row * stride, stride}; }
+  float* operator[](int row) { return numbers.data() + row * stride; }
+};
+
+// LayerNorm over ``width`` numbers of a row (Ba et al. 2016, eq. 3), in place; what is left is normalised, before scale and
+// shift. Returns 1 / standard deviation.
+inline float normalise(float* row, int width) {
+  float mean = 0.0f, square = 0.0f;
+  Vec sums{};
+  int i = 0;
+  for (; i + WIDTH <= width; i += WIDTH) sums += load(row + i);
+  for (mean = sum(sums); i < width; ++i) mean += row[i];
+  mean /= static_cast<float>(width);
+  Vec squares{};
+  for (i = 0; i + WIDTH <= width; i += WIDTH) {
+    const Vec x = load(row + i) - mean;
+    squares += x * x;
+  }
+  for (square = sum(squares); i < width; ++i) square += (row[i] - mean) * (row[i] - mean);
+  const float scale = 1.0f / std::sqrt(square / static_cast<float>(width) + LAYER_NORM_EPS);
+  for (i = 0; i + WIDTH <= width; i += WIDTH) store(row + i, (load(row + i) - mean) * scale);
+  for (; i < width; ++i) row[i] = (row[i] - mean) * scale;
+  return scale;
+}
+
+// relu(normed * scale + shift), ``width`` numbers.
+inline void scale_shift_relu(const float* normed, const float* scale, const float* shift, float* into, int width) {
+  int i = 0;
+  for (; i + WIDTH <= width; i += WIDTH) store(into + i, relu(load(normed + i) * load(scale + i) + load(shift + i)));
+  for (; i < width; ++i) {
+    const float y = normed[i] * scale[i] + shift[i];
+    into[i] = y < 0.0f ? 0.0f : y;
+  }
+}
+
+// The way back through scale, shift and LayerNorm, in place: ``gradient`` comes masked by the relu. Adds this row's share
+// to the gradients of scale and shift, unless null.
+inline void normalise_back(float* gradient, const float* normed, const float* scale, float rstd, int width, float* to_scale,
+                           float* to_shift) {
+  float mean = 0.0f, along = 0.0f;
+  Vec means{}, alongs{};
+  int i = 0;
+  for (; i + WIDTH <= width; i += WIDTH) {
+    const Vec g = load(gradient + i), n = load(normed + i), scaled = g * load(scale + i);
+    if (to_scale != nullptr) {
+      store(to_scale + i, load(to_scale + i) + g * n);
+      store(to_shift + i, load(to_shift + i) + g);
+    }
+    means += scaled;
+    alongs += scaled * n;
+    store(gradient + i, scaled);
+  }
+  mean = sum(means), along = sum(alongs);
+  for (; i < width; ++i) {
+    const float g = gradient[i], scaled = g * scale[i];
+    if (to_scale != nullptr) to_scale[i] += g * normed[i], to_shift[i] += g;
+    mean += scaled, along += scaled * normed[i];
+    gradient[i] = scaled;
+  }
+  mean /= static_cast<float>(width), along /= static_cast<float>(width);
+  for (i = 0; i + WIDTH <= width; i += WIDTH)
+    store(gradient + i, (load(gradient + i) - mean - load(normed + i) * along) * rstd);
+  for (; i < width; ++i) gradient[i] = (gradient[i] - mean - normed[i] * along) * rstd;
+}

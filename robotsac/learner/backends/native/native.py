@@ -1,0 +1,228 @@
+"""The C++ update on an algorithm's own tensors: structures, pointers, and which settings it knows."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import weakref
+from collections.abc import Sequence
+from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
+from typing import TypeGuard
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from robotsac.config.learn import ALPHA_MAX, ALPHA_MIN, LearnConfig
+from robotsac.learner.algorithm import Algorithm, Noise, actor_due
+from robotsac.learner.backends.backend import BackendUnavailable
+from robotsac.learner.backends.native.build import library
+from robotsac.learner.heads import TanhGaussian
+from robotsac.learner.replay import Batch
+from robotsac.learner.sac import SacState
+from robotsac.learner.traced_adam import with_moments
+
+METRICS = ("critic_loss", "q", "actor_loss", "entropy", "alpha")
+CRITICS_METRICS = METRICS[:2]
+THREADS_MAX = 64
+
+
+class Spec(Structure):
+    """What stays as it is; ``Spec`` in update.cpp."""
+
+    _fields_ = (
+        *((name, c_int32) for name in ("batch", "obs", "act", "critics", "subset", "threads")),
+        *((name, c_int32) for name in ("actor_depth", "critic_depth")),
+        *((name, POINTER(c_int32)) for name in ("actor_widths", "critic_widths")),
+        *((name, c_int32) for name in ("layer_norm", "mean_value", "learned_temperature")),
+        *(
+            (name, c_float)
+            for name in ("log_std_min", "log_std_max", "target_entropy", "log_alpha_min", "log_alpha_max")
+        ),
+        *((name, c_float) for name in ("discount", "polyak", "smooth_time", "smooth_space", "smooth_sigma")),
+    )
+
+
+class Adams(Structure):
+    """An optimizer's settings; ``Adams`` in update.cpp."""
+
+    _fields_ = tuple((name, c_float) for name in ("learning_rate", "beta1", "beta2", "epsilon"))
+
+
+class Part(Structure):
+    """Of a batch: its first number, and how many lie from one row to the next; ``Part`` in update.cpp."""
+
+    _fields_ = (("at", c_void_p), ("stride", c_int64))
+
+
+PARTS = ("obs", "action", "reward", "next_obs", "terminal", "steps", "after")
+
+
+class Inputs(Structure):
+    """What comes anew with each update; ``Inputs`` in update.cpp."""
+
+    _fields_ = (
+        *((name, Part) for name in PARTS),
+        *((name, c_void_p) for name in ("mean", "std", "next_noise", "noise", "space", "subset")),
+        *((name, c_void_p) for name in ("critic", "actor", "log_alpha")),
+        *((name, Adams) for name in ("critic_adam", "actor_adam", "alpha_adam")),
+        *((name, c_int32) for name in ("update_actor", "repack")),
+    )
+
+
+class Parameter(Structure):
+    """A tensor, its moments and count of steps, its target; ``Parameter`` in adam.h."""
+
+    _fields_ = tuple((name, c_void_p) for name in ("value", "first", "second", "steps", "target"))
+
+
+def why_not(algorithm: Algorithm, learn: LearnConfig, device: torch.device) -> str:
+    """Which setting the C++ update does not know, in words; ``""`` where it knows all."""
+    if device.type != "cpu":
+        return f"device {device.type}"
+    if not _is_sac(algorithm):
+        return "critic 'batch_norm'" if learn.critic == "batch_norm" else f"variant {learn.variant!r}"
+    unknown = {
+        f"head {learn.head!r}": not isinstance(algorithm.actor.head, TanhGaussian),
+        f"activation {learn.activation!r}": learn.activation != "relu",
+        "critic_dropout": learn.critic_dropout > 0,
+        f"correction {learn.correction!r}": learn.correction != "none",
+        f"policy_gradient {learn.policy_gradient!r}": not algorithm.constants.pathwise,
+        "a network without hidden layers": not learn.hidden or learn.critic_hidden == (),
+    }
+    return ", ".join(name for name, holds in unknown.items() if holds)
+
+
+def _is_sac(algorithm: Algorithm) -> TypeGuard[SacState]:
+    return isinstance(algorithm, SacState)
+
+
+class Native:
+    """See module docstring. Deterministic: threads share out work, not sums.
+
+    It reads and writes torch's tensors where they lie, keeps packed copies of the weights, and packs them anew when somebody
+    else has written a weight.
+
+    Args:
+        algorithm: whose updates; on the CPU.
+        learn: its settings.
+        threads: that share an update.
+
+    Raises:
+        BackendUnavailable: settings that it does not know, no compiler, or a library that is not what it should be.
+    """
+
+    name = "native"
+
+    def __init__(self, algorithm: Algorithm, learn: LearnConfig, threads: int) -> None:
+        if reason := why_not(algorithm, learn, algorithm.normaliser.mean.device):
+            raise BackendUnavailable("the native update does not know these settings", reason=reason)
+        assert _is_sac(algorithm)
+        self._algorithm, self._rows = algorithm, learn.batch_size
+        self._learned_temperature = algorithm.constants.target_entropy is not None
+        for optimizer in algorithm.optimizers().values():
+            with_moments(optimizer)
+        found = library()
+        _require_same_layout(found)
+        found.robotsac_create.restype = c_void_p
+        self._update = found.robotsac_update
+        self._update.argtypes = [c_void_p, POINTER(Inputs), c_void_p]
+        found.robotsac_destroy.argtypes = [c_void_p]
+        self._handle: int = found.robotsac_create(ctypes.byref(_spec(algorithm, learn, min(threads, THREADS_MAX))))
+        weakref.finalize(self, found.robotsac_destroy, self._handle)
+        self._weights = [*algorithm.critic.tensors, *algorithm.target.tensors, *algorithm.actor.parameters()]
+        self._packed: list[int] = []
+
+    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """See :class:`~robotsac.learner.backends.backend.Backend`."""
+        algorithm, with_actor = self._algorithm, actor_due(self._algorithm)
+        critic = _parameters(algorithm.critic_adam, algorithm.target.tensors)
+        actor = _parameters(algorithm.actor_adam)
+        if self._learned_temperature:
+            log_alpha = _parameters(algorithm.alpha_adam)
+        else:
+            log_alpha = (Parameter * 1)(Parameter(algorithm.log_alpha.data_ptr()))
+        # torch counts how often a tensor was written; what is written here, it does not see.
+        versions = [tensor._version for tensor in self._weights]
+        if len(batch) != self._rows:
+            raise ValueError(f"a batch of {len(batch)} rows where learn.batch_size is {self._rows}")
+        inputs = Inputs(
+            *(_part(getattr(batch, name)) for name in PARTS),
+            *map(_at, (algorithm.normaliser.mean, algorithm.normaliser.std)),
+            *map(_at, (noise.next_action, noise.action, noise.space, noise.subset)),
+            *map(ctypes.addressof, (critic, actor, log_alpha)),
+            *map(_adams, (algorithm.critic_adam, algorithm.actor_adam, algorithm.alpha_adam)),
+            with_actor,
+            versions != self._packed,
+        )
+        self._packed = versions
+        values = torch.empty(len(METRICS))
+        self._update(self._handle, ctypes.byref(inputs), values.data_ptr())
+        algorithm.updates += 1
+        return dict(zip(METRICS if with_actor else CRITICS_METRICS, values.unbind(), strict=False))
+
+
+def _spec(algorithm: SacState, learn: LearnConfig, threads: int) -> Spec:
+    head, constants = algorithm.actor.head, algorithm.constants
+    assert isinstance(head, TanhGaussian)
+    critic_hidden = learn.critic_hidden or learn.hidden
+    subset = algorithm.noise_shape.subset
+    return Spec(
+        learn.batch_size,
+        len(algorithm.normaliser.mean),
+        algorithm.noise_shape.action,
+        learn.critics,
+        subset,
+        threads,
+        len(learn.hidden),
+        len(critic_hidden),
+        (c_int32 * len(learn.hidden))(*learn.hidden),
+        (c_int32 * len(critic_hidden))(*critic_hidden),
+        learn.critic_layer_norm,
+        subset > 0,  # of many critics the actor follows the mean
+        constants.target_entropy is not None,
+        head.log_std_min,
+        head.log_std_max,
+        constants.target_entropy or 0.0,
+        math.log(ALPHA_MIN),
+        math.log(ALPHA_MAX),
+        constants.discount,
+        constants.polyak,
+        constants.smooth_time,
+        constants.smooth_space,
+        constants.smooth_sigma,
+    )
+
+
+def _require_same_layout(found: ctypes.CDLL) -> None:
+    sizes = [found.robotsac_size(which) for which in range(4)]
+    ours = [ctypes.sizeof(kind) for kind in (Spec, Adams, Inputs, Parameter)]
+    if sizes != ours:
+        raise BackendUnavailable("the native update was built for another version", reason=f"sizes {sizes}, not {ours}")
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _part(tensor: Tensor | None) -> Part:
+    if tensor is None:
+        return Part(None, 0)
+    if tensor.dtype is not torch.float32 or tensor.stride()[1:] not in ((), (1,)):
+        raise ValueError(f"a batch of {tensor.dtype} with strides {tensor.stride()}, where rows of float32 are read")
+    return Part(tensor.data_ptr(), tensor.stride(0))
+
+
+def _adams(optimizer: Adam) -> Adams:
+    group = optimizer.param_groups[0]
+    return Adams(group["lr"], *group["betas"], group["eps"])
+
+
+def _parameters(optimizer: Adam, targets: Sequence[Tensor] = ()) -> ctypes.Array[Parameter]:
+    """Where everything of ``optimizer`` lies now: a restored checkpoint puts other tensors in the moments' place."""
+    pointers: list[int | None] = []
+    for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
+        state = optimizer.state[parameter]
+        pointers += [parameter.data_ptr(), state["exp_avg"].data_ptr(), state["exp_avg_sq"].data_ptr()]
+        pointers += [state["step"].data_ptr(), targets[number].data_ptr() if targets else None]
+    return (Parameter * (len(pointers) // 5)).from_buffer((c_void_p * len(pointers))(*pointers))

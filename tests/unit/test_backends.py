@@ -1,0 +1,426 @@
+"""Speed never buys other results: each backend against the reference, from fresh weights and from a checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from algorithm_world import fresh_variant, weights
+from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, batches, contract, noisy_run, settings
+from torch import Tensor
+
+from robotsac.config.learn import LearnConfig
+from robotsac.errors import ConfigError
+from robotsac.learner.algorithm import Algorithm, Noise
+from robotsac.learner.backends import Backend, Eager, choose_backend
+from robotsac.learner.backends.backend import BackendUnavailable
+from robotsac.learner.backends.check import Trial, difference, kept
+from robotsac.learner.backends.compiled import Compiled
+from robotsac.learner.backends.graphed import Graphed
+from robotsac.learner.backends.native import Native, why_not
+from robotsac.learner.checkpoint import restore_state, state_tensors
+from robotsac.learner.learning import Learning
+from robotsac.learner.replay import Batch
+from robotsac.learner.variants import create_algorithm
+
+CPU = torch.device("cpu")
+UPDATES = 100
+
+Make = Callable[[Algorithm, LearnConfig], Backend]
+MAKERS: dict[str, Make] = {
+    "eager": lambda algorithm, learn: Eager(algorithm),
+    "native": lambda algorithm, learn: Native(algorithm, learn, learn.threads),
+    "compiled": lambda algorithm, learn: Compiled(algorithm, CPU),
+    "compiled_bfloat16": lambda algorithm, learn: Compiled(algorithm, CPU, reduced=True),
+}
+
+NATIVE: dict[str, dict[str, object]] = {
+    "as it comes": {},
+    "bare": {"critic_layer_norm": False, "smooth_time": 0.0, "n_step": 1},
+    "ten critics, two in the target": {"critics": 10},
+    "one critic": {"critics": 1},
+    "temperature fixed": {"temperature": 0.1},
+    "actor delayed": {"actor_delay": 3},
+    "smooth in time and space": {"smooth_space": 0.2, "smooth_time": 0.3},
+    "smooth in time, one step": {"smooth_time": 0.3, "n_step": 1},
+    "smooth in space alone": {"smooth_space": 0.2, "smooth_time": 0.0},
+    "widths that fill no panel": {"hidden": (20, 33, 7), "critic_hidden": (45, 18)},
+    "one layer": {"hidden": (40,)},
+    "a batch that fills no tile": {"batch_size": 77},
+    "a batch smaller than a tile": {"batch_size": 3},
+    "wide": {"critic_hidden": (300, 300), "critic_layer_norm": False},
+    "three threads": {"threads": 3, "batch_size": 256},
+}
+
+
+def learn_of(**changes: object) -> LearnConfig:
+    return settings(**({"hidden": (64, 48), "batch_size": 64, "n_step": 3, "smooth_time": 0.1} | changes)).learn
+
+
+def fresh(learn: LearnConfig) -> Algorithm:
+    return create_algorithm(learn, OBS_DIM, ACT_DIM, RATE_HZ, CPU)
+
+
+def inputs(algorithm: Algorithm, learn: LearnConfig, seed: int) -> tuple[Batch, Noise]:
+    """As the replay gives them: rows of one wide tensor."""
+    generator = torch.Generator().manual_seed(seed)
+    rows, after = learn.batch_size, learn.n_step > 1 and learn.smooth_time > 0
+    wide = torch.randn(rows, 3 * OBS_DIM + ACT_DIM + 3, generator=generator)
+    obs, next_obs, later, action, reward, terminal, steps = wide.split([OBS_DIM] * 3 + [ACT_DIM, 1, 1, 1], dim=1)
+    batch = Batch(
+        obs=obs,
+        action=action.tanh_(),
+        reward=reward[:, 0],
+        next_obs=next_obs,
+        terminal=terminal.gt(1.5).float()[:, 0],
+        steps=steps.gt(0.0).float()[:, 0] + 1.0 if learn.n_step > 1 else None,
+        after=later if after else None,
+    )
+    return batch, algorithm.noise_shape.draw(rows, generator)
+
+
+def train(backend: Backend, algorithm: Algorithm, learn: LearnConfig, first: int, end: int) -> list[dict[str, float]]:
+    """Updates number ``first`` to ``end`` - 1; their losses."""
+    made = []
+    for seed in range(first, end):
+        metrics = backend.update(*inputs(algorithm, learn, seed))
+        made.append({name: float(value) for name, value in metrics.items()})
+    return made
+
+
+def everything(algorithm: Algorithm) -> dict[str, Tensor]:
+    """Weights, targets, buffers, temperature, moments and counts of steps."""
+    return state_tensors(algorithm, {})
+
+
+def in_double(columns: Batch | Noise) -> dict[str, Tensor]:
+    parts = {field.name: getattr(columns, field.name) for field in dataclasses.fields(columns)}
+    return {
+        name: part.double() if part.is_floating_point() else part for name, part in parts.items() if part is not None
+    }
+
+
+class Exact:
+    """The reference in float64: what float32 is measured against."""
+
+    name = "exact"
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        for module in algorithm.modules().values():
+            module.double()
+        for scalar in algorithm.scalars().values():
+            scalar.data = scalar.data.double()
+        self._eager = Eager(algorithm)
+
+    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        exact_batch, exact_noise = in_double(batch), in_double(noise)
+        return self._eager.update(dataclasses.replace(batch, **exact_batch), dataclasses.replace(noise, **exact_noise))
+
+
+def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, float]:
+    """The mean distance of each group of tensors: critic, target, actor, and the moments of each."""
+    assert one.keys() == other.keys()
+    groups: dict[str, list[Tensor]] = {}
+    for name in one:
+        off = (one[name].double() - other[name].double()).abs().flatten()
+        kind = name.rsplit(".", 1)[-1] if name.startswith("adam") else ""
+        groups.setdefault(f"{name.split('.')[0]}.{name.split('.')[1] if '.' in name else ''}.{kind}", []).append(off)
+    return {name: float(torch.cat(parts).mean()) for name, parts in groups.items()}
+
+
+@pytest.mark.parametrize("changes", NATIVE.values(), ids=NATIVE)
+def test_a_hundred_native_updates_are_as_near_to_exact_ones_as_the_reference_is(changes: dict[str, object]) -> None:
+    learn = learn_of(**changes)
+    made = {}
+    for name, make in (("native", MAKERS["native"]), ("eager", MAKERS["eager"]), ("exact", lambda a, _: Exact(a))):
+        algorithm = fresh(learn)
+        losses = train(make(algorithm, learn), algorithm, learn, 0, UPDATES)
+        assert algorithm.updates == UPDATES
+        made[name] = losses, everything(algorithm)
+    exact = made["exact"][1]
+    ours, reference = (apart(made[name][1], exact) for name in ("native", "eager"))
+    for group, off in ours.items():
+        # Rounding errors of two orders of summing are of one size; of few numbers now and then one has luck.
+        assert off <= 5.0 * reference[group] + 1e-6, (group, off, reference[group])
+    for got, wanted in zip(made["native"][0][:5], made["exact"][0][:5], strict=True):
+        assert got == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+
+
+def test_steps_are_counted_for_every_tensor() -> None:
+    learn = learn_of(actor_delay=2)
+    algorithm = fresh(learn)
+    train(MAKERS["native"](algorithm, learn), algorithm, learn, 0, 10)
+    counted = {name: float(value) for name, value in everything(algorithm).items() if name.endswith(".step")}
+    assert {value for name, value in counted.items() if "critic" in name} == {10.0}
+    assert {value for name, value in counted.items() if "critic" not in name} == {5.0}
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_share_the_work_and_change_nothing(threads: int) -> None:
+    found = []
+    for count in (1, threads):
+        learn = learn_of(threads=count, batch_size=320)
+        algorithm = fresh(learn)
+        train(MAKERS["native"](algorithm, learn), algorithm, learn, 0, 20)
+        found.append(everything(algorithm))
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+@pytest.mark.parametrize("backend", ["native", pytest.param("compiled", marks=pytest.mark.slow)])
+def test_a_resumed_run_goes_on_bit_for_bit(backend: str) -> None:
+    learn = learn_of()
+    straight, cut = fresh(learn), fresh(learn)
+    train(MAKERS[backend](straight, learn), straight, learn, 0, UPDATES)
+    train(MAKERS[backend](cut, learn), cut, learn, 0, UPDATES // 2)
+    again = fresh(learn)
+    maker = MAKERS[backend](again, learn)  # before the checkpoint is in it, as in a process that resumes
+    restore_state(again, {}, everything(cut))
+    again.updates = cut.updates
+    train(maker, again, learn, UPDATES // 2, UPDATES)
+    wanted, got = everything(straight), everything(again)
+    assert all(torch.equal(wanted[name], got[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("one, other", [("native", "eager"), ("eager", "native")])
+def test_one_backend_goes_on_where_another_stopped(one: str, other: str) -> None:
+    learn = learn_of()
+    straight, mixed = fresh(learn), fresh(learn)
+    train(MAKERS["eager"](straight, learn), straight, learn, 0, 20)
+    first, second = MAKERS[one](mixed, learn), MAKERS[other](mixed, learn)
+    train(first, mixed, learn, 0, 5)
+    train(second, mixed, learn, 5, 10)
+    train(first, mixed, learn, 10, 15)
+    train(second, mixed, learn, 15, 20)
+    assert max(apart(everything(mixed), everything(straight)).values()) < 1e-5
+
+
+def test_a_weight_that_somebody_else_has_written_is_used() -> None:
+    learn = learn_of()
+    algorithm, reference = fresh(learn), fresh(learn)
+    backend = MAKERS["native"](algorithm, learn)
+    train(backend, algorithm, learn, 0, 1)
+    train(Eager(reference), reference, learn, 0, 1)
+    with torch.no_grad():
+        for tensor, there in zip(weights_of(algorithm), weights_of(reference), strict=True):
+            tensor.fill_(0.01)
+            there.fill_(0.01)
+    got, wanted = (made.update(*inputs(reference, learn, 5)) for made in (backend, Eager(reference)))
+    assert float(got["q"]) == pytest.approx(float(wanted["q"]), rel=1e-5)
+    assert float(got["actor_loss"]) == pytest.approx(float(wanted["actor_loss"]), rel=1e-3)
+
+
+def weights_of(algorithm: Algorithm) -> list[Tensor]:
+    return [parameter for module in algorithm.modules().values() for parameter in module.parameters()]
+
+
+@pytest.mark.parametrize(
+    "variant", ["sac", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sac_v1", "ddpg", "cross_q"))]
+)
+def test_compiled_updates_are_the_references(variant: str) -> None:
+    """One graph: were it broken into parts, it would raise."""
+    learn = settings(
+        **{
+            "sac": {},
+            "sac_v1": {"variant": "sac_v1"},
+            "ddpg": {"variant": "ddpg"},
+            "cross_q": {"critic": "batch_norm"},
+        }[variant]
+    ).learn
+    compiled, eager = fresh(learn), fresh(learn)
+    losses = train(Compiled(compiled, CPU), compiled, learn, 0, UPDATES)
+    wanted = train(Eager(eager), eager, learn, 0, UPDATES)
+    assert losses[:5] == [pytest.approx(each, rel=1e-3, abs=1e-4) for each in wanted[:5]]
+    assert max(apart(everything(compiled), everything(eager)).values()) < 2e-4
+
+
+@pytest.mark.slow
+def test_updates_in_bfloat16_go_the_references_way() -> None:
+    learn = settings().learn
+    reduced, eager = fresh(learn), fresh(learn)
+    before = weights(eager)
+    train(Compiled(reduced, CPU, reduced=True), reduced, learn, 0, UPDATES)
+    train(Eager(eager), eager, learn, 0, UPDATES)
+    assert all(tensor.dtype is torch.float32 for tensor in everything(reduced).values())
+    for name in ("actor.layers.0.weight", "critic.parts.0"):
+        way = weights(eager)[name] - before[name]
+        off = weights(reduced)[name] - weights(eager)[name]
+        assert float(off.norm() / way.norm()) < 0.3
+
+
+@pytest.mark.parametrize("backend", ["eager", "native"])
+def test_noise_is_new_with_every_update(backend: str) -> None:
+    """One batch, no step: only the noise can make two updates differ."""
+    tiny = settings(backend=backend, critic_lr=1e-12, actor_lr=1e-12, temperature_lr=1e-12)
+    learning = Learning(tiny, contract(), CPU)
+    learning.absorb(batches(noisy_run(300, seed=0), 32))
+    batch = learning.sample()
+    shape, generator = learning.state.noise_shape, learning.noise_generator
+    entropies = [
+        float(learning.backend.backend.update(batch, shape.draw(len(batch), generator))["entropy"]) for _ in range(50)
+    ]
+    assert len(set(entropies)) == 50
+    assert abs(lag_one(torch.tensor(entropies))) < 0.5
+
+
+def lag_one(series: Tensor) -> float:
+    centred = series - series.mean()
+    return float((centred[1:] * centred[:-1]).sum() / centred.square().sum())
+
+
+def test_noise_is_standard_normal() -> None:
+    learn = settings().learn
+    shape, generator = fresh(learn).noise_shape, torch.Generator().manual_seed(3)
+    drawn = torch.stack([shape.draw(64, generator).action for _ in range(1000)])
+    count = drawn.numel()
+    assert abs(float(drawn.mean())) < 5 / count**0.5
+    assert abs(float(drawn.var()) - 1.0) < 5 * (2 / count) ** 0.5
+    assert abs(float((drawn[1:] * drawn[:-1]).mean())) < 5 / count**0.5
+
+
+# The check at the start.
+
+
+def test_auto_takes_the_native_one_and_says_so_in_a_line() -> None:
+    learn = learn_of(hidden=(128, 128), batch_size=256)
+    algorithm = fresh(learn)
+    before = everything(algorithm)
+    chosen = choose_backend(algorithm, learn, CPU)
+    assert chosen.backend.name == "native"
+    assert chosen.why.startswith("native: ") and "times as fast as eager" in chosen.why and "\n" not in chosen.why
+    after = everything(algorithm)
+    assert algorithm.updates == 0
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+class Wrong:
+    """A backend with one mistake: it computes with other settings."""
+
+    name = "wrong"
+
+    def __init__(self, algorithm: Algorithm, **mistake: object) -> None:
+        self._algorithm, self._mistake = algorithm, mistake
+
+    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        right = self._algorithm.constants
+        self._algorithm.constants = dataclasses.replace(right, **self._mistake)  # type: ignore[misc, type-var]
+        try:
+            return Eager(self._algorithm).update(batch, noise)
+        finally:
+            self._algorithm.constants = right  # type: ignore[misc]
+
+
+MISTAKES = ({"polyak": 0.03}, {"discount": 0.9}, {"target_entropy": 3.0}, {"smooth_time": 0.0}, {"actor_delay": 2})
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=[next(iter(mistake)) for mistake in MISTAKES])
+def test_the_check_finds_a_mistake_and_lets_rounding_pass(mistake: dict[str, object]) -> None:
+    learn = learn_of()
+    algorithm = fresh(learn)
+    trial = Trial(algorithm, learn)
+    reference = trial.outcome(Eager(algorithm))
+    assert difference(trial.outcome(Wrong(algorithm, **mistake)), reference).too_large(reduced=False)
+    assert not difference(trial.outcome(Native(algorithm, learn, 1)), reference).too_large(reduced=False)
+    assert not difference(trial.outcome(Eager(algorithm)), reference).too_large(reduced=False)
+
+
+def test_a_number_that_is_none_is_too_far_off() -> None:
+    learn = learn_of()
+    algorithm = fresh(learn)
+    trial = Trial(algorithm, learn)
+    reference = trial.outcome(Eager(algorithm))
+    put_back = kept(algorithm)
+    with torch.no_grad():
+        next(algorithm.actor.parameters()).fill_(float("nan"))
+    for backend in (Eager(algorithm), Native(algorithm, learn, 1)):
+        assert difference(trial.outcome(backend), reference).too_large(reduced=True)
+    put_back()
+
+
+def test_a_native_update_hands_on_what_is_no_number() -> None:
+    """A run that has diverged must be seen: no relu may turn it into zeros."""
+    learn = learn_of()
+    algorithm = fresh(learn)
+    backend = MAKERS["native"](algorithm, learn)
+    with torch.no_grad():
+        algorithm.actor.layers[0].weight[0, 0] = float("nan")
+    (losses,) = train(backend, algorithm, learn, 0, 1)
+    assert all(value != value for name, value in losses.items() if name in ("critic_loss", "actor_loss"))
+
+
+@pytest.mark.parametrize(
+    "changes, named",
+    [
+        ({"variant": "ddpg"}, "variant 'ddpg'"),
+        ({"variant": "sac_v1"}, "variant 'sac_v1'"),
+        ({"critic": "batch_norm"}, "critic 'batch_norm'"),
+        ({"head": "beta"}, "head 'beta'"),
+        ({"activation": "silu"}, "activation 'silu'"),
+        ({"critic_dropout": 0.01}, "critic_dropout"),
+        ({"policy_gradient": "score"}, "policy_gradient 'score'"),
+        (
+            {"correction": "consensus", "activation": "tanh", "smooth_time": 0.0},
+            "activation 'tanh', correction 'consensus'",
+        ),
+    ],
+)
+def test_what_native_does_not_know_is_eager_and_named(changes: dict[str, object], named: str) -> None:
+    learn = settings(**changes).learn
+    assert why_not(fresh(learn), learn, CPU) == named
+    chosen = choose_backend(fresh(learn), learn, CPU)
+    assert chosen.backend.name == "eager" and chosen.why == f"eager; native knows no {named}"
+    forced = settings(**changes, backend="native").learn
+    with pytest.raises(ConfigError, match=r"learn.backend 'native' cannot be used") as refused:
+        choose_backend(fresh(forced), forced, CPU)
+    assert refused.value.reason == named and refused.value.command == "--set learn.backend=auto"
+
+
+def test_a_graph_needs_a_gpu() -> None:
+    learn = settings(backend="graphed").learn
+    with pytest.raises(ConfigError, match="needs a GPU"):
+        choose_backend(fresh(learn), learn, CPU)
+
+
+def test_without_a_compiler_auto_is_eager_and_native_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    learn = settings().learn
+    chosen = choose_backend(fresh(learn), learn, CPU)
+    assert chosen.backend.name == "eager"
+    assert chosen.why == "eager; the native update needs a C++ compiler (none of no-such-compiler is here)"
+    forced = settings(backend="native").learn
+    with pytest.raises(ConfigError, match="C\\+\\+ compiler"):
+        choose_backend(fresh(forced), forced, CPU)
+
+
+def test_a_compiler_that_refuses_is_quoted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    bad = tmp_path / "bad-c++"
+    bad.write_text("#!/bin/sh\ncase \"$*\" in *-dM*) exit 0;; esac\necho 'update.cpp:1: error: no' >&2\nexit 1\n")
+    bad.chmod(0o755)
+    monkeypatch.setenv("CXX", str(bad))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    learn = settings().learn
+    with pytest.raises(BackendUnavailable, match="could not be built") as refused:
+        Native(fresh(learn), learn, 1)
+    assert refused.value.reason == f"{bad}: update.cpp:1: error: no"
+    assert not list((tmp_path / "robotsac").iterdir())
+
+
+def test_a_batch_of_another_size_is_refused() -> None:
+    learn = learn_of()
+    algorithm = fresh(learn)
+    smaller = learn_of(batch_size=32)
+    with pytest.raises(ValueError, match=r"a batch of 32 rows where learn.batch_size is 64"):
+        Native(algorithm, learn, 1).update(*inputs(algorithm, smaller, 0))
+    doubled = dataclasses.replace(inputs(algorithm, learn, 0)[0], obs=torch.zeros(64, OBS_DIM, dtype=torch.float64))
+    with pytest.raises(ValueError, match="float64"):
+        Native(algorithm, learn, 1).update(doubled, inputs(algorithm, learn, 0)[1])
+
+
+def test_the_variants_that_only_eager_and_compiled_know_stay_as_they_were() -> None:
+    assert isinstance(choose_backend(fresh_variant("ddpg"), settings(variant="ddpg").learn, CPU).backend, Eager)
+    assert Graphed.name == "graphed"

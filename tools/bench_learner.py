@@ -1,0 +1,250 @@
+"""How many updates a second: each backend of ours, and the peers, in one run on one machine.
+
+    python tools/bench_learner.py --json
+    python tools/bench_learner.py --json --peers --threads 2
+    python tools/bench_learner.py --json --peers --device cuda
+
+The work is that of ``contender.py``: batch 256, 2 x 256 hidden units, twin critics, observations of 17 and actions of 6,
+automatic temperature, one update of everything. Ten critics (REDQ, two in the target) and the learner's own defaults are timed
+beside it. Every contender is a process of its own; they take turns, so that a machine that slows down slows them all. Printed
+are updates a second (median over the turns), the 99th percentile of an update's time, the seconds until the first update was
+done (start, check, compilation), and ratios: the median over the turns of the ratio within one.
+
+With ``--peers``, stable-baselines3 and SBX are installed, each into an environment of its own below ``runs/peers``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from learning_machine import ROOT, Machine
+from tool_error import give_up
+
+from robotsac.errors import RobotsacError
+
+CONTENDER = ROOT / "tools/contender.py"
+PEERS = ROOT / "runs/peers"
+PACKAGES = {"sb3": ("stable-baselines3",), "sbx": ("sbx-rl",)}
+AT_ONCE = 50
+"""Updates of one call of SBX, which pays for each call. One at a time is measured too: it is how a learner beside a robot works."""
+OURS = "robotsac"
+READY_S, TURN_S, INSTALL_S = 900.0, 300.0, 1800.0
+DEFAULTS = ("learn.hidden=[128, 128]", "learn.critic_layer_norm=true", "learn.smooth_time=0.1", "learn.n_step=3")
+
+
+@dataclass(slots=True)
+class Contender:
+    """A learner at work in a process, and what it took.
+
+    Args:
+        name: in the report.
+        command: that starts it.
+        updates: a turn, at least.
+    """
+
+    name: str
+    command: Sequence[str]
+    environment: dict[str, str]
+    updates: int
+    described: dict[str, Any] = field(default_factory=dict)
+    turns: list[list[float]] = field(default_factory=list)
+    process: subprocess.Popen[str] | None = None
+
+    def start(self) -> bool:
+        """Start and warm up; whether it could."""
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env=self.environment,
+        )  # fmt: skip
+        self.described = self._answer(READY_S)
+        return "error" not in self.described
+
+    def turn(self) -> None:
+        """``updates`` of them."""
+        assert self.process is not None and self.process.stdin is not None
+        self.process.stdin.write(f"{self.updates}\n")
+        self.process.stdin.flush()
+        self.turns.append(self._answer(TURN_S)["seconds"])
+
+    def stop(self) -> None:
+        """End the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def _answer(self, patience_s: float) -> dict[str, Any]:
+        import select
+
+        assert self.process is not None and self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], patience_s)
+        line = self.process.stdout.readline() if readable else ""
+        if not line:
+            return {"error": f"no answer within {patience_s:g} s" if not readable else "it ended"}
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    @property
+    def rates(self) -> list[float]:
+        """Updates a second of each turn."""
+        return [len(turn) / sum(turn) for turn in self.turns]
+
+
+def main() -> None:
+    """Parse, measure, print."""
+    arguments = parse(sys.argv[1:])
+    try:
+        contenders = all_of(arguments)
+    except RobotsacError as error:
+        give_up(error)
+    try:
+        at_work = [contender for contender in contenders if contender.start()]
+        for _ in range(arguments.turns):
+            for contender in at_work:
+                contender.turn()
+    finally:
+        for contender in contenders:
+            contender.stop()
+    report = {
+        "machine": Machine(arguments.device, arguments.threads).described(),
+        "settings": vars(arguments),
+        "contenders": {contender.name: summary(contender) for contender in contenders},
+        "ratios": ratios({contender.name: contender.rates for contender in at_work}),
+    }
+    print(json.dumps(report, ensure_ascii=False) if arguments.json else words(report))
+
+
+def parse(given: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--peers", action="store_true", help="stable-baselines3, SBX, and on a GPU a compiled peer, too"
+    )
+    parser.add_argument("--backends", nargs="+", help="ours, by name; by default those of this device")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every contender")
+    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--updates", type=int, default=60, help="of each a turn; a tenth with ten critics")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args(given)
+    for name in ("threads", "turns", "updates"):
+        if (value := getattr(arguments, name)) < 1:
+            parser.error(f"--{name} {value} is below 1")
+    return arguments
+
+
+def all_of(arguments: argparse.Namespace) -> list[Contender]:
+    """Everybody that takes part. Raises RobotsacError: a peer could not be installed."""
+    cuda = arguments.device.startswith("cuda")
+    backends = arguments.backends or (["eager", "compiled", "graphed"] if cuda else ["eager", "native", "compiled"])
+    made = [ours(arguments, name, f"learn.backend={name!r}") for name in backends]
+    best = f"learn.backend={'graphed' if cuda else 'auto'!r}"
+    made.append(ours(arguments, "ten critics", best, "learn.critics=10", share=0.2))
+    made.append(ours(arguments, "defaults", best, *DEFAULTS))
+    if arguments.peers:
+        made.append(peer(arguments, "sb3", "stable-baselines3"))
+        if not cuda:
+            made += [peer(arguments, "sbx", "sbx", AT_ONCE), peer(arguments, "sbx", "sbx, one a call")]
+        else:
+            made.append(_contender(arguments, "compiled peer", sys.executable, "compiled_peer"))
+    return made
+
+
+def ours(arguments: argparse.Namespace, name: str, *settings: str, share: float = 1.0) -> Contender:
+    """This project's learner with ``settings``."""
+    more = [word for setting in settings for word in ("--set", setting)]
+    return _contender(arguments, f"{OURS} {name}", sys.executable, OURS, *more, share=share)
+
+
+def peer(arguments: argparse.Namespace, kind: str, name: str, at_once: int = 1) -> Contender:
+    """A peer, installed if it is not. Raises RobotsacError: it could not be."""
+    return _contender(arguments, name, str(_installed(kind)), kind, "--at-once", str(at_once), share=1.0 / at_once)
+
+
+def _contender(
+    arguments: argparse.Namespace, name: str, python: str, kind: str, *more: str, share: float = 1.0
+) -> Contender:
+    threads = str(arguments.threads)
+    command = [python, str(CONTENDER), kind, "--threads", threads, "--device", arguments.device, *more]
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
+    if kind in PACKAGES:
+        environment.pop("PYTHONPATH", None)
+    return Contender(name, command, environment, max(1, round(arguments.updates * share)))
+
+
+def _installed(kind: str) -> Path:
+    folder = PEERS / kind
+    python = folder / "bin/python"
+    if not (folder / ".installed").exists():
+        constraints = ["--constraint", str(ROOT / "constraints.txt")] if kind == "sb3" else []
+        pin = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch==")]
+        commands = (
+            [sys.executable, "-m", "venv", str(folder)],
+            [str(python), "-m", "pip", "install", "--quiet", *constraints, *pin],
+            [str(python), "-m", "pip", "install", "--quiet", *pin, *PACKAGES[kind]],
+        )
+        for command in commands:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S, check=False)
+            if done.returncode:
+                said = (done.stderr.strip().splitlines() or ["no word"])[-1]
+                raise RobotsacError(f"the peer {kind} could not be installed", reason=said)
+        (folder / ".installed").touch()
+    return python
+
+
+def summary(contender: Contender) -> dict[str, Any]:
+    """What it is and what it took."""
+    if not contender.turns:
+        return contender.described
+    seconds = sorted(second for turn in contender.turns for second in turn)
+    return {
+        **contender.described,
+        "updates_per_s": round(statistics.median(contender.rates), 1),
+        "of_the_turns": [round(rate, 1) for rate in contender.rates],
+        "p99_ms": round(seconds[min(len(seconds) - 1, int(0.99 * len(seconds)))] * 1e3, 3),
+    }
+
+
+def ratios(rates: dict[str, list[float]]) -> dict[str, float]:
+    """Ours against the others, turn by turn."""
+
+    def of(one: str, other: str) -> float:
+        return round(statistics.median(a / b for a, b in zip(rates[one], rates[other], strict=True)), 3)
+
+    backends = [
+        name for name in rates if name.startswith(OURS) and name not in (f"{OURS} ten critics", f"{OURS} defaults")
+    ]
+    if not backends:
+        return {}
+    best = max(backends, key=lambda name: statistics.median(rates[name]))
+    others = [name for name in rates if name not in (best, f"{OURS} defaults")]
+    found = {f"{best} / {name}": of(best, name) for name in others if not name.endswith("ten critics")}
+    if (ten := f"{OURS} ten critics") in rates:
+        found[f"{ten} / {best}"] = of(ten, best)
+    return found
+
+
+def words(report: dict[str, Any]) -> str:
+    """For a person."""
+    lines = []
+    for name, row in report["contenders"].items():
+        if "updates_per_s" in row:
+            lines.append(
+                f"{name:<28} {row['updates_per_s']:8.1f} updates/s   p99 {row['p99_ms']:8.2f} ms   warm {row['warm_up_s']:6.1f} s"
+            )
+        else:
+            lines.append(f"{name:<28} {row['error']}")
+    lines += [f"{name:<58} {value:6.2f}" for name, value in report["ratios"].items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
