@@ -80,7 +80,8 @@ _DENSITY = "- log_std - tanh_log_det(u)"
 _MOVE = "move_target(self.target.tensors, self.critic.tensors, self.constants.polyak)"
 _LERP = "_foreach_lerp_(list(target), list(online), polyak)"
 _IS_END = 'np.isin(records["end"], (EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE))'
-_START = "(self.total + len(transitions) - len(rows)) % self.capacity"
+_SLOT = "slot = self.total % self.capacity"
+_OBS_AT = "self._obs.take(rows[:, -self._references :])"
 _V1_LOSS = "loss = critic_loss(q, target_of_q(state, batch, next_obs))\n    step(state.critic_adam"
 _ONLINE_V = "batch.reward + state.constants.discount * (1.0 - batch.terminal) * value_of(state.value, next_obs)"
 _NORMALISED = "self.normaliser(batch.obs), self.normaliser(batch.next_obs)"
@@ -128,7 +129,7 @@ MUTATIONS = (
     Mutation(5, "cross_q: the actor's loss moves the critics", "learner.batch_norm_critic", "NormedLayer(*(part.detach() for part in layer))", "layer"),
     Mutation(5, "cross_q: the target is not detached", "learner.cross_q", "next_q = next_q.detach()", "next_q = next_q.clone()"),
     # 6: broadcasting
-    Mutation(6, "a minibatch's rewards are a column", "learner.replay", "reward.squeeze(1), next_obs", "reward, next_obs"),
+    Mutation(6, "a minibatch's rewards are a column", "learner.replay", "action, reward, next_obs, terminal, steps[0]", "action, reward[:, None], next_obs, terminal, steps[0]"),
     Mutation(6, "shapes are not compared", "learner.networks", "if any(tensor.shape != tensors[0].shape", "if False and any(tensor.shape != tensors[0].shape"),
     Mutation(6, "the critics' loss is a sum over rows", "learner.critic", ".square().mean(dim=1).sum()", ".square().sum()"),
     Mutation(6, "the actor's loss is a sum over rows", "learner.actor_loss", "return (alpha * log_prob - value).mean()", "return (alpha * log_prob - value).sum()"),
@@ -153,10 +154,14 @@ MUTATIONS = (
     Mutation(7, "the next step is taken for the last", "learner.n_step", 'records["obs"][start + 1]', 'records["obs"][last]'),
     Mutation(7, "the policy is smooth over n steps, not over one", "learner.smoothness", "next_obs if batch.after is None else normaliser(batch.after)", "next_obs"),
     # 8: the replay
-    Mutation(8, "off by one where it wraps", "learner.replay", _START, _START.replace(" - len(rows)", " - len(rows) + 1")),
-    Mutation(8, "the rest goes to the end", "learner.replay", "self._rows[: len(rows) - before_wrap]", "self._rows[self.capacity - (len(rows) - before_wrap) :]"),
+    Mutation(8, "off by one where it wraps", "learner.replay", _SLOT, _SLOT.replace("self.total", "(self.total + 1)")),
+    Mutation(8, "observations: off by one where they wrap", "learner.obs_ring", "(begin + numbers) % self._room", "(begin + numbers) % (self._room - 1)"),
+    Mutation(8, "observations: the rest goes to the end", "learner.obs_ring", "self._rows.put(0, fresh[before_wrap:])", "self._rows.put(self._next, fresh[before_wrap:])"),
+    Mutation(8, "observations: the row behind, across an episode's end", "learner.replay", _OBS_AT, "self._obs.take(rows[:, -self._references, None] + torch.arange(self._references))"),
+    Mutation(8, "observations: gone while still referred to", "learner.obs_ring", "len(self._closed) > self._blocks", "len(self._closed) >= self._blocks"),
+    Mutation(8, "observations: one that moved is where it was", "learner.replay", "references >= first", "references > first"),
     Mutation(8, "the newest is never drawn", "learner.replay", "torch.randint(len(self),", "torch.randint(max(1, len(self) - 1),"),
-    Mutation(8, "a minibatch is a view", "learner.replay", "self._rows.index_select(0, where)", "self._rows[:batch_size]"),
+    Mutation(8, "a minibatch is a view", "learner.replay", "rows = self._rows.take(slots)", "rows = self._rows.tensor[: len(slots)]"),
     Mutation(8, "the last record of a batch is a view", "learner.assembler", "records[-1:].copy()", "records[-1:]"),
     Mutation(8, "what borders on a lost record is paired", "records", '(tail["seq"] == head["seq"] + 1)', "True"),
     Mutation(8, "records hold the next observation", "actor.episodes", 'self._put(obs, action, info["applied"]', 'self._put(next_obs, action, info["applied"]'),

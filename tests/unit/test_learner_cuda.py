@@ -38,6 +38,17 @@ def test_an_update_never_waits_for_the_device(learning: Learning) -> None:
         learning.update()
 
 
+def test_the_ring_on_the_gpu_holds_what_the_one_on_the_cpu_does_where_it_wraps_and_grows() -> None:
+    few = settings(n_step=3, smooth_time=0.1, replay_capacity=100)
+    run = batches(noisy_run(500, seed=0, episode_steps=2), 32)
+    rings = []
+    for device in ("cpu", "cuda"):
+        learning = Learning(few, contract(), torch.device(device))
+        learning.absorb(run)
+        rings.append(learning.replay.rows(learning.replay.oldest, learning.replay.total))
+    assert len(rings[0]) == 100 and torch.equal(*rings)
+
+
 def test_the_exported_policy_is_that_of_the_gpu(learning: Learning) -> None:
     state = learning.state
     exporter = PolicyExporter(state.normaliser, state.actor, contract(), "run-1", "d")

@@ -233,8 +233,9 @@ def test_a_full_ring_of_several_robots_and_boots_holds_the_newest_of_what_a_loop
 
 
 def test_steps_take_room_only_where_there_are_some() -> None:
-    assert ring(10, 1)._rows.shape[1] == OBS_DIM * 2 + ACT_DIM + 2
-    assert ring(10, 2)._rows.shape[1] == OBS_DIM * 2 + ACT_DIM + 3
+    assert ring(10, 1).rows(0, 0).shape[1] == OBS_DIM * 2 + ACT_DIM + 2
+    assert ring(10, 2).rows(0, 0).shape[1] == OBS_DIM * 2 + ACT_DIM + 3
+    assert ring(10, 2).tensors[0].nbytes - ring(10, 1).tensors[0].nbytes == 10 * 4
     plain = ring(10, 1)
     plain.append(transitions(noisy_run(20, seed=0)))
     assert plain.sample(4).steps is None

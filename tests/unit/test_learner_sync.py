@@ -67,7 +67,7 @@ def test_actions_are_random_until_there_is_enough_to_learn_from_and_the_policys_
 def test_the_replay_holds_what_was_applied_the_true_last_state_and_whether_it_was_terminal():
     learning = ladder(30, start_steps=1000)
     run(learning)
-    rows = learning.replay._rows[: len(learning.replay)].numpy()
+    rows = learning.replay.rows(0, learning.replay.total).numpy()
     obs, action, reward, after, terminal = rows[:, :2], rows[:, 2], rows[:, 3], rows[:, 4:6], rows[:, 6]
     assert (obs[:, 0] == after[:, 0]).all(), "no transition crosses an episode"
     assert (after[:, 1] == obs[:, 1] + 1).all()
@@ -253,7 +253,7 @@ def test_n_step_runs_in_the_loop():
     learning = ladder(60, n_step=3)
     run(learning)
     assert learning.replay.total == 56
-    steps = learning.replay._rows[: len(learning.replay), -1]
+    steps = learning.replay.rows(0, learning.replay.total)[:, -1]
     assert set(steps.tolist()) == {1.0, 2.0, 3.0}
 
 

@@ -31,6 +31,7 @@ from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, batches, contract, episode,
 from robotsac.env.arm_env import ArmEnv
 from robotsac.learner.actor_step import update_actor_and_temperature
 from robotsac.learner.algorithm import NoiseShape
+from robotsac.learner.assembler import Assembler
 from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch, Replay
 from robotsac.learner.replay_log import LoggedBatch, ReplayLog
@@ -169,10 +170,29 @@ def test_bug_08_nothing_sampled_or_stored_changes_afterwards() -> None:
     ring.append(made)
     made.obs[:] = 99.0
     batch = ring.sample(16)
-    kept = batch.obs.clone()
-    assert set(kept[:, 0].tolist()) == {0.0, 1.0, 2.0, 3.0}
+    obs, reward = batch.obs.clone(), batch.reward.clone()
+    assert set(obs[:, 0].tolist()) == {0.0, 1.0, 2.0, 3.0}
+    assert torch.equal(reward, 10 * obs[:, 0])
     ring.append(described(50, 4))
-    assert torch.equal(batch.obs, kept)
+    assert torch.equal(batch.obs, obs) and torch.equal(batch.reward, reward)
+
+
+@pytest.mark.parametrize("n_step", [1, 3])
+@pytest.mark.parametrize("episode_steps", [1, 3, 40])
+def test_bug_08_what_is_stored_once_is_what_each_transition_saw(n_step: int, episode_steps: int) -> None:
+    """Two that share an observation must both find it, wherever it wraps, moves or makes room, and no third one."""
+    run = noisy_run(700, seed=4, episode_steps=episode_steps)
+    learning = Learning(settings(n_step=n_step, smooth_time=0.1, replay_capacity=100), contract(), CPU)
+    made, _ = Assembler(n_step, DISCOUNT).add(LoggedBatch(1, "r", "b", run))
+    for first in range(0, len(run), 23):
+        learning.absorb([LoggedBatch(1, "r", "b", run[first : first + 23])])
+        kept = learning.replay.rows(learning.replay.oldest, learning.replay.total)
+        at = slice(learning.replay.oldest, learning.replay.total)
+        assert np.array_equal(kept[:, :OBS_DIM], made.obs[at])
+        next_obs = slice(OBS_DIM + ACT_DIM + 1, 2 * OBS_DIM + ACT_DIM + 1)
+        assert np.array_equal(kept[:, next_obs], made.next_obs[at])
+        if n_step > 1:
+            assert made.after is not None and np.array_equal(kept[:, -OBS_DIM:], made.after[at])
 
 
 def test_bug_08_the_log_gives_back_what_went_in(tmp_path: Path) -> None:
