@@ -3,7 +3,7 @@
 #   make demo      train the virtual arm to reach, through the real processes, wire and serial protocol; 5 to 10 minutes, installation included
 #   make test      unit, contract, fault and end-to-end tests
 #   make test-all  the same and the slow ones
-#   make lint      ruff, mypy, import contracts
+#   make lint      ruff, clang-format, mypy, import contracts
 #   make setup     the virtual environment alone
 
 PYTHON ?= python3
@@ -29,6 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror robotsac/learner/backends/native/*.h robotsac/learner/backends/native/*.cpp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

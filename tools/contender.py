@@ -103,6 +103,8 @@ def robotsac(arguments: argparse.Namespace) -> tuple[Updates, dict[str, Any]]:
             reward=rng.standard_normal(ROWS, dtype=np.float32),
             next_obs=rng.standard_normal((ROWS, OBS_DIM), dtype=np.float32),
             terminal=np.zeros(ROWS, dtype=np.float32),
+            steps=np.full(ROWS, learn.n_step, dtype=np.float32) if learn.n_step > 1 else None,
+            after=rng.standard_normal((ROWS, OBS_DIM), dtype=np.float32) if learn.n_step > 1 else None,
         )
     )
 

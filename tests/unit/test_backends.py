@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from robotsac.learner.backends.backend import BackendUnavailable
 from robotsac.learner.backends.check import Trial, difference, kept
 from robotsac.learner.backends.compiled import Compiled
 from robotsac.learner.backends.graphed import Graphed
-from robotsac.learner.backends.native import Native, why_not
+from robotsac.learner.backends.native import Native, build, why_not
 from robotsac.learner.checkpoint import restore_state, state_tensors
 from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch
@@ -324,6 +325,43 @@ def test_the_check_finds_a_mistake_and_lets_rounding_pass(mistake: dict[str, obj
     assert difference(trial.outcome(Wrong(algorithm, **mistake)), reference).too_large(reduced=False)
     assert not difference(trial.outcome(Native(algorithm, learn, 1)), reference).too_large(reduced=False)
     assert not difference(trial.outcome(Eager(algorithm)), reference).too_large(reduced=False)
+
+
+CPP_BUGS = {
+    "the entropy bonus is gone": ("update.cpp", "next_q_[m] - alpha_ * next_log_prob[m - first]", "next_q_[m]"),
+    "ends bootstrap": ("update.cpp", "* (1.0f - *in_->terminal[m])", ""),
+    "the larger of the targets": ("update.cpp", "target_q_[m] < next_q_[m]", "target_q_[m] > next_q_[m]"),
+    "one step's discount for several": ("update.cpp", "std::pow(spec_.discount, *in_->steps[m])", "spec_.discount"),
+    "critics go up": ("update.cpp", "(critic.q[m] - target_[m]) * share", "(target_[m] - critic.q[m]) * share"),
+    "the actor follows all critics": ("update.cpp", "} else if (value_[m] == value_[m]) {", "} else if (false) {"),
+    "squashing has no density": ("gaussian.h", "by_log_prob * 2.0f * action[j] +", ""),
+    "no second moment": ("adam.h", "second[i] * beta2 +", ""),
+    "the target jumps": ("adam.h", "polyak * (value[i] - target[i])", "(value[i] - target[i])"),
+    "weights are not packed anew": (
+        "layer.h",
+        "std::copy_n(parameter.value + number(r, column), PANEL,",
+        "if (false) std::copy_n(parameter.value + number(r, column), PANEL,",
+    ),
+    "LayerNorm forgets its mean": ("layer.h", "(load(gradient + i) - mean - load", "(load(gradient + i) - load"),
+    "scale gets shift's gradient": ("layer.h", "load(to_scale + i) + g * n", "load(to_scale + i) + g"),
+    "the last rows are left out": ("matrix.h", "rest<TILE_ROWS - 1>(rows - first, first, work);", ""),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file, old, new", CPP_BUGS.values(), ids=CPP_BUGS)
+def test_the_check_finds_a_bug_in_the_cpp(
+    file: str, old: str, new: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = shutil.copytree(build.HERE, tmp_path / "native")
+    source = (sources / file).read_text()
+    assert source.count(old) == 1
+    (sources / file).write_text(source.replace(old, new))
+    monkeypatch.setattr(build, "HERE", sources)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    learn = settings(hidden=(64, 48), batch_size=70, n_step=3, smooth_time=0.1, backend="native").learn
+    with pytest.raises(ConfigError, match="native updates are not those of the reference"):
+        choose_backend(fresh(learn), learn, CPU)
 
 
 def test_a_number_that_is_none_is_too_far_off() -> None:

@@ -1,4 +1,5 @@
-// Adam (Kingma and Ba 2015, algorithm 1), applied where a gradient has just been computed, and the target's move with it.
+// Adam (Kingma and Ba 2015, algorithm 1), applied where a gradient has just been computed, and the target's move with
+// it.
 #pragma once
 
 #include <cmath>
@@ -20,8 +21,8 @@ struct Rates {
   }
 };
 
-// ``count`` numbers of ``value`` and its moments, down ``gradient``; then those of ``target``, if there is one, toward them.
-// None of them overlap.
+// ``count`` numbers of ``value`` and its moments, down ``gradient``; then those of ``target``, if there is one, toward
+// them. None of them overlap.
 inline void adam(float* __restrict value, float* __restrict first, float* __restrict second, float* __restrict target,
                  const float* __restrict gradient, int count, const Rates& rates) {
   const float keep1 = 1.0f - rates.beta1, keep2 = 1.0f - rates.beta2, beta2 = rates.beta2, step = rates.step,

@@ -1,4 +1,5 @@
-// The tanh-Gaussian head (Haarnoja et al. 2018a, appendix C), row by row; the same formulas as learner/heads/gaussian.py.
+// The tanh-Gaussian head (Haarnoja et al. 2018a, appendix C), row by row; the same formulas as
+// learner/heads/gaussian.py.
 #pragma once
 
 #include <cmath>

@@ -109,8 +109,8 @@ struct Buffer {
   float* operator[](int row) { return numbers.data() + row * stride; }
 };
 
-// LayerNorm over ``width`` numbers of a row (Ba et al. 2016, eq. 3), in place; what is left is normalised, before scale and
-// shift. Returns 1 / standard deviation.
+// LayerNorm over ``width`` numbers of a row (Ba et al. 2016, eq. 3), in place; what is left is normalised, before scale
+// and shift. Returns 1 / standard deviation.
 inline float normalise(float* row, int width) {
   float mean = 0.0f, square = 0.0f;
   Vec sums{};
@@ -140,10 +140,10 @@ inline void scale_shift_relu(const float* normed, const float* scale, const floa
   }
 }
 
-// The way back through scale, shift and LayerNorm, in place: ``gradient`` comes masked by the relu. Adds this row's share
-// to the gradients of scale and shift, unless null.
-inline void normalise_back(float* gradient, const float* normed, const float* scale, float rstd, int width, float* to_scale,
-                           float* to_shift) {
+// The way back through scale, shift and LayerNorm, in place: ``gradient`` comes masked by the relu. Adds this row's
+// share to the gradients of scale and shift, unless null.
+inline void normalise_back(float* gradient, const float* normed, const float* scale, float rstd, int width,
+                           float* to_scale, float* to_shift) {
   float mean = 0.0f, along = 0.0f;
   Vec means{}, alongs{};
   int i = 0;

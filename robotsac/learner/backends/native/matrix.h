@@ -1,8 +1,8 @@
 // Products of matrices of a few hundred rows and columns, whose operands lie in the caches.
 //
-// A product goes panel by panel (PANEL columns of the right operand) and tile by tile (TILE_ROWS rows of the left one); a
-// tile's sums stay in registers over the whole inner dimension. Every sum runs in one order, whoever does it: the number of
-// threads does not show in the results.
+// A product goes panel by panel (PANEL columns of the right operand) and tile by tile (TILE_ROWS rows of the left one);
+// a tile's sums stay in registers over the whole inner dimension. Every sum runs in one order, whoever does it: the
+// number of threads does not show in the results.
 #pragma once
 
 #include <algorithm>
@@ -12,8 +12,8 @@
 
 #include "vector.h"
 
-// Keeps the compiler from taking ``value`` apart again: a vector that is used often stays in its register, a pointer is not
-// replaced by one per row, which would not fit the registers.
+// Keeps the compiler from taking ``value`` apart again: a vector that is used often stays in its register, a pointer is
+// not replaced by one per row, which would not fit the registers.
 template <class T>
 inline void keep(T& value) {
 #if defined(__x86_64__)
@@ -26,8 +26,8 @@ inline void keep(T& value) {
 #endif
 }
 
-// tile[i] += sum over k of a[i * a_row + k * a_inner] * b[k * b_inner + 0 .. PANEL). Which of a's strides is 1 is known when
-// this is compiled: ADJACENT says that it is the rows'.
+// tile[i] += sum over k of a[i * a_row + k * a_inner] * b[k * b_inner + 0 .. PANEL). Which of a's strides is 1 is known
+// when this is compiled: ADJACENT says that it is the rows'.
 template <int ROWS, bool ADJACENT>
 [[gnu::noinline]] void multiply(Vec (&tile)[ROWS][2], const float* a, std::ptrdiff_t a_stride, const float* b,
                                 std::ptrdiff_t b_inner, int inner) {
@@ -89,9 +89,10 @@ inline void product(const float* a, std::ptrdiff_t a_row, int rows, int inner, c
 
 constexpr int SAMPLES_AT_ONCE = 128;  // of a gradient: what both operands have of so many fits the first cache
 
-// Transposed product over ``samples``: into[r * PANEL + c] = sum over m of u[m * u_row + r] * v[m * v_row + c], r < rows.
-inline void gradient_panel(const float* u, std::ptrdiff_t u_row, int rows, const float* v, std::ptrdiff_t v_row, int samples,
-                           float* into) {
+// Transposed product over ``samples``: into[r * PANEL + c] = sum over m of u[m * u_row + r] * v[m * v_row + c], r <
+// rows.
+inline void gradient_panel(const float* u, std::ptrdiff_t u_row, int rows, const float* v, std::ptrdiff_t v_row,
+                           int samples, float* into) {
   for (int done = 0; done < samples; done += SAMPLES_AT_ONCE) {
     const int count = std::min(SAMPLES_AT_ONCE, samples - done);
     const float *u_part = u + done * u_row, *v_part = v + done * v_row;

@@ -6,21 +6,22 @@
 #include "layer.h"
 
 // Rows ``first`` to ``end`` - 1 of ``from``, times a packed matrix, plus bias; relu unless ``plain``.
-inline void layer_forward(const Rows& from, int first, int end, const Numbers& packed, int in, int out, const float* bias,
-                          bool plain, const Rows& into) {
-  product(from[first], from.stride, end - first, in, packed.data(), 0, panels(out), [&](int row, int column, Vec left, Vec right) {
-    float* to = into[first + row] + column;
-    if (column + PANEL <= out) {
-      left += load(bias + column), right += load(bias + column + WIDTH);
-      store(to, plain ? left : relu(left)), store(to + WIDTH, plain ? right : relu(right));
-      return;
-    }
-    store(to, left), store(to + WIDTH, right);
-    for (int i = 0; i < out - column; ++i) {
-      const float y = to[i] + bias[column + i];
-      to[i] = y < 0.0f && !plain ? 0.0f : y;
-    }
-  });
+inline void layer_forward(const Rows& from, int first, int end, const Numbers& packed, int in, int out,
+                          const float* bias, bool plain, const Rows& into) {
+  product(from[first], from.stride, end - first, in, packed.data(), 0, panels(out),
+          [&](int row, int column, Vec left, Vec right) {
+            float* to = into[first + row] + column;
+            if (column + PANEL <= out) {
+              left += load(bias + column), right += load(bias + column + WIDTH);
+              store(to, plain ? left : relu(left)), store(to + WIDTH, plain ? right : relu(right));
+              return;
+            }
+            store(to, left), store(to + WIDTH, right);
+            for (int i = 0; i < out - column; ++i) {
+              const float y = to[i] + bias[column + i];
+              to[i] = y < 0.0f && !plain ? 0.0f : y;
+            }
+          });
 }
 
 inline float dot(const float* a, const float* b, int count) {
@@ -72,7 +73,8 @@ struct Critic {
       Hidden& layer = hidden[l];
       const int out = width(l);
       const Rows into = (layer_norm ? layer.normed : layer.output).from(0);
-      layer_forward(input, first, end, layer.weight.by_column, layer.weight.rows, out, layer.bias.value, layer_norm, into);
+      layer_forward(input, first, end, layer.weight.by_column, layer.weight.rows, out, layer.bias.value, layer_norm,
+                    into);
       input = layer.output.from(0);
       for (int m = first; layer_norm && m < end; ++m) {
         layer.rstd[m] = normalise(into[m], out);
@@ -88,19 +90,21 @@ struct Critic {
       const Hidden& layer = hidden[l];
       const int out = width(l);
       const Rows to = scratch[l % 2].from(0);
-      layer_forward(input, first, end, layer.weight.target_by_column, layer.weight.rows, out, layer.bias.target, layer_norm, to);
+      layer_forward(input, first, end, layer.weight.target_by_column, layer.weight.rows, out, layer.bias.target,
+                    layer_norm, to);
       for (int m = first; layer_norm && m < end; ++m) {
         normalise(to[m], out);
         scale_shift_relu(to[m], layer.scale.target, layer.shift.target, to[m], out);
       }
       input = to;
     }
-    for (int m = first; m < end; ++m) into[m] = dot(input[m], last.target, width(hidden.size() - 1)) + last_bias.target[0];
+    for (int m = first; m < end; ++m)
+      into[m] = dot(input[m], last.target, width(hidden.size() - 1)) + last_bias.target[0];
   }
 
-  // From dL/dq of some rows back to dL/d(what the first layer's product gave). ``row(i)`` is the row of the batch that the
-  // i-th of ``count`` gradients belongs to; the gradients lie at ``at`` + i. ``sums``: where LayerNorm's parameters have
-  // their gradients added, [layer][scale, shift][width], or null.
+  // From dL/dq of some rows back to dL/d(what the first layer's product gave). ``row(i)`` is the row of the batch that
+  // the i-th of ``count`` gradients belongs to; the gradients lie at ``at`` + i. ``sums``: where LayerNorm's parameters
+  // have their gradients added, [layer][scale, shift][width], or null.
   template <class Row>
   void backward(const float* dq, int at, int count, Row&& row, float* sums) {
     size_t l = hidden.size() - 1;
@@ -115,12 +119,12 @@ struct Critic {
       Hidden& layer = hidden[l];
       float* to = sums == nullptr ? nullptr : sums + sums_before(l);
       for (int i = 0; layer_norm && i < count; ++i)
-        normalise_back(layer.gradient[at + i], layer.normed[row(i)], layer.scale.value, layer.rstd[row(i)], width(l), to,
-                       to == nullptr ? nullptr : to + width(l));
+        normalise_back(layer.gradient[at + i], layer.normed[row(i)], layer.scale.value, layer.rstd[row(i)], width(l),
+                       to, to == nullptr ? nullptr : to + width(l));
       if (l == 0) return;
       Hidden& below = hidden[l - 1];
-      product(layer.gradient[at], layer.gradient.stride, count, width(l), layer.weight.by_row.data(), 0, panels(width(l - 1)),
-              [&](int i, int column, Vec left, Vec right) {
+      product(layer.gradient[at], layer.gradient.stride, count, width(l), layer.weight.by_row.data(), 0,
+              panels(width(l - 1)), [&](int i, int column, Vec left, Vec right) {
                 const float* h = below.output[row(i)] + column;
                 float* g = below.gradient[at + i] + column;
                 store(g, where_positive(load(h), left)), store(g + WIDTH, where_positive(load(h + WIDTH), right));
@@ -177,8 +181,9 @@ struct Actor {
   void backward(int first, int end) {
     for (size_t l = layers.size() - 1; l > 0; --l) {
       Layer &layer = layers[l], &below = layers[l - 1];
-      product(layer.gradient[first], layer.gradient.stride, end - first, layer.weight.rows, layer.weight.by_column.data(), 0,
-              panels(layer.weight.columns), [&](int row, int column, Vec left, Vec right) {
+      product(layer.gradient[first], layer.gradient.stride, end - first, layer.weight.rows,
+              layer.weight.by_column.data(), 0, panels(layer.weight.columns),
+              [&](int row, int column, Vec left, Vec right) {
                 const float* h = below.output[first + row] + column;
                 float* g = below.gradient[first + row] + column;
                 store(g, where_positive(load(h), left)), store(g + WIDTH, where_positive(load(h + WIDTH), right));

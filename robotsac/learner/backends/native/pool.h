@@ -50,7 +50,8 @@ class Pool {
     busy_.store(static_cast<int>(workers_.size()), std::memory_order_relaxed);
     announce();
     take();
-    for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin) spin < SPINS ? relax() : std::this_thread::yield();
+    for (int spin = 0; busy_.load(std::memory_order_acquire) != 0; ++spin)
+      spin < SPINS ? relax() : std::this_thread::yield();
   }
 
  private:

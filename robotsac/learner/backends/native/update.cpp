@@ -7,8 +7,9 @@
 //   rows     actor at s, critics at its action, back through both; smoothness terms
 //   weights  the actor's gradients and Adam
 //
-// Numbers live in torch's own tensors. What is kept here are buffers, and the weights in the order in which products read
-// them. ``robotsac_update`` takes pointers anew each time; when somebody else has changed a weight, ``repack`` says so.
+// Numbers live in torch's own tensors. What is kept here are buffers, and the weights in the order in which products
+// read them. ``robotsac_update`` takes pointers anew each time; when somebody else has changed a weight, ``repack``
+// says so.
 
 #include <cstdint>
 
@@ -89,14 +90,16 @@ class Update {
     sums_.assign(static_cast<size_t>(parts_) * spec.critics * norm_numbers(), 0.0f);
     for (int i = 0; i < spec.critics; ++i) add_units(critics_[i].hidden.size(), i, critic_units_);
     for (size_t l = 0; l < actor_.layers.size(); ++l) {
-      for (int c = 0; c < actor_.layers[l].weight.columns; c += PANEL) actor_units_.push_back({0, static_cast<int>(l), c});
+      for (int c = 0; c < actor_.layers[l].weight.columns; c += PANEL)
+        actor_units_.push_back({0, static_cast<int>(l), c});
       actor_units_.push_back({0, static_cast<int>(l), -1});
     }
     // The long ones first, so that no thread begins one when the others are done.
     const auto longer = [](const Matrix& a, const Matrix& b) { return a.rows > b.rows; };
     std::stable_sort(critic_units_.begin(), critic_units_.end(), [&](const Unit& a, const Unit& b) {
       if ((a.column < 0) != (b.column < 0)) return b.column < 0;
-      return a.column >= 0 && longer(critics_[a.network].hidden[a.layer].weight, critics_[b.network].hidden[b.layer].weight);
+      return a.column >= 0 &&
+             longer(critics_[a.network].hidden[a.layer].weight, critics_[b.network].hidden[b.layer].weight);
     });
     std::stable_sort(actor_units_.begin(), actor_units_.end(), [&](const Unit& a, const Unit& b) {
       if ((a.column < 0) != (b.column < 0)) return b.column < 0;
@@ -193,16 +196,19 @@ class Update {
       for (int m = first; m < end; ++m) by_q[m] = (critic.q[m] - target_[m]) * share;
       float* sums = sums_.data() + (static_cast<long>(part) * spec_.critics + i) * norm_numbers();
       std::fill_n(sums, norm_numbers(), 0.0f);
-      critic.backward(by_q + first, first, end - first, [&](int row) { return first + row; }, spec_.layer_norm ? sums : nullptr);
+      critic.backward(
+          by_q + first, first, end - first, [&](int row) { return first + row; }, spec_.layer_norm ? sums : nullptr);
     }
   }
 
   // y = r + γ^k (1 − d) (min Q_θ̄(s', a') − α log π(a'|s')).
   void bellman_target(int first, int end) {
-    const Rows raw = actor_.forward(next_input_.from(0), first, end, [this](size_t layer) { return next_outputs_[layer].from(0); });
+    const Rows raw =
+        actor_.forward(next_input_.from(0), first, end, [this](size_t layer) { return next_outputs_[layer].from(0); });
     float next_log_prob[ROWS_AT_ONCE];
     for (int m = first; m < end; ++m)
-      next_log_prob[m - first] = head_.sample(raw[m], in_->next_noise + static_cast<long>(m) * spec_.act, next_input_[m] + spec_.obs);
+      next_log_prob[m - first] =
+          head_.sample(raw[m], in_->next_noise + static_cast<long>(m) * spec_.act, next_input_[m] + spec_.obs);
     const int count = in_->subset == nullptr ? spec_.critics : spec_.subset;
     for (int i = 0; i < count; ++i) {
       const Critic& critic = critics_[in_->subset == nullptr ? i : in_->subset[i]];
@@ -239,9 +245,11 @@ class Update {
     step_bias(layer.bias, unit.column, critic.width(l), by_output, layer.gradient.stride, gradient);
   }
 
-  void step_bias(const Parameter& bias, int column, int width, const float* by_output, std::ptrdiff_t stride, float* gradient) {
+  void step_bias(const Parameter& bias, int column, int width, const float* by_output, std::ptrdiff_t stride,
+                 float* gradient) {
     Vec left{}, right{};
-    for (int m = 0; m < spec_.batch; ++m, by_output += stride) left += load(by_output), right += load(by_output + WIDTH);
+    for (int m = 0; m < spec_.batch; ++m, by_output += stride)
+      left += load(by_output), right += load(by_output + WIDTH);
     store(gradient, left), store(gradient + WIDTH, right);
     adam(bias, column, gradient, std::min(PANEL, width - column), rates(in_->critic_adam, bias, spec_.polyak));
   }
@@ -285,10 +293,12 @@ class Update {
   // ---- rows: actor
 
   void act(int part) {
-    const int first = part * rows_, end = std::min(first + rows_, spec_.batch), last = static_cast<int>(actor_.layers.size()) - 1;
+    const int first = part * rows_, end = std::min(first + rows_, spec_.batch),
+              last = static_cast<int>(actor_.layers.size()) - 1;
     for (int group = 0; group < groups_; ++group) {
       for (int m = first; m < end; ++m) fill(group, m, actor_input_[group * spec_.batch + m]);
-      actor_.forward(actor_input_.from(0), group * spec_.batch + first, group * spec_.batch + end, [this](size_t layer) { return actor_.layers[layer].output.from(0); });
+      actor_.forward(actor_input_.from(0), group * spec_.batch + first, group * spec_.batch + end,
+                     [this](size_t layer) { return actor_.layers[layer].output.from(0); });
     }
     Buffer &raw = actor_.layers[last].output, &gradient = actor_.layers[last].gradient;
     for (int m = first; m < end; ++m) {
@@ -299,9 +309,11 @@ class Update {
     const float by_log_prob = alpha_ / static_cast<float>(spec_.batch);
     for (int m = first; m < end; ++m) {
       head_.backward(raw[m], noise(m), own_input_[m] + spec_.obs, by_log_prob, by_action_[m], gradient[m]);
-      for (int group = 1; group < groups_; ++group) smooth(group, raw[m], raw[group * spec_.batch + m], gradient[m], gradient[group * spec_.batch + m]);
+      for (int group = 1; group < groups_; ++group)
+        smooth(group, raw[m], raw[group * spec_.batch + m], gradient[m], gradient[group * spec_.batch + m]);
     }
-    for (int group = 0; group < groups_; ++group) actor_.backward(group * spec_.batch + first, group * spec_.batch + end);
+    for (int group = 0; group < groups_; ++group)
+      actor_.backward(group * spec_.batch + first, group * spec_.batch + end);
   }
 
   const float* noise(int m) const { return in_->noise + static_cast<long>(m) * spec_.act; }
@@ -323,7 +335,8 @@ class Update {
 
   // w · mean |μ(s) − μ(there)|²: adds to the first gradient, writes the second.
   void smooth(int group, const float* raw, const float* raw_there, float* gradient, float* gradient_there) const {
-    const float weight = (in_time(group) ? spec_.smooth_time : spec_.smooth_space) * 2.0f / static_cast<float>(spec_.batch);
+    const float weight =
+        (in_time(group) ? spec_.smooth_time : spec_.smooth_space) * 2.0f / static_cast<float>(spec_.batch);
     for (int j = 0; j < spec_.act; ++j) {
       const float here = std::tanh(raw[j]), there = std::tanh(raw_there[j]);
       gradient[j] += weight * (here - there) * (1.0f - here * here);
@@ -369,7 +382,8 @@ class Update {
               float numbers[PANEL];
               store(numbers, left), store(numbers + WIDTH, right);
               for (int j = 0; j < PANEL; ++j)
-                if (const int action = column + j - spec_.obs; action >= 0 && action < spec_.act) by_action_[rows[i]][action] += numbers[j];
+                if (const int action = column + j - spec_.obs; action >= 0 && action < spec_.act)
+                  by_action_[rows[i]][action] += numbers[j];
             });
   }
 
@@ -389,7 +403,8 @@ class Update {
     }
     Buffer& input = unit.layer == 0 ? actor_input_ : actor_.layers[unit.layer - 1].output;
     float* gradient = room(layer.weight.rows);
-    gradient_panel(layer.gradient[0], layer.gradient.stride, layer.weight.rows, input[0] + unit.column, input.stride, samples, gradient);
+    gradient_panel(layer.gradient[0], layer.gradient.stride, layer.weight.rows, input[0] + unit.column, input.stride,
+                   samples, gradient);
     layer.weight.step(unit.column, gradient, rates(in_->actor_adam, layer.weight.parameter));
   }
 
@@ -429,7 +444,9 @@ extern "C" {
 
 void* robotsac_create(const Spec* spec) { return new Update(*spec); }
 
-void robotsac_update(void* update, const Inputs* inputs, Losses* losses) { static_cast<Update*>(update)->run(*inputs, *losses); }
+void robotsac_update(void* update, const Inputs* inputs, Losses* losses) {
+  static_cast<Update*>(update)->run(*inputs, *losses);
+}
 
 void robotsac_destroy(void* update) { delete static_cast<Update*>(update); }
 

@@ -36,8 +36,8 @@ inline float sum(Vec x) {
 
 inline int panels(int columns) { return (columns + PANEL - 1) / PANEL; }
 
-// Numbers from one row of a buffer to the next: room for whole panels, and an odd number of cache lines, so that a column's
-// rows do not fall into the same few sets of a cache.
+// Numbers from one row of a buffer to the next: room for whole panels, and an odd number of cache lines, so that a
+// column's rows do not fall into the same few sets of a cache.
 inline std::ptrdiff_t row_stride(int columns) {
   const std::ptrdiff_t lines = static_cast<std::ptrdiff_t>(panels(columns)) * PANEL / 16 + 1;
   return (lines | 1) * 16;
