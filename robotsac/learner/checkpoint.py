@@ -201,8 +201,13 @@ def restore_state(
     for name in states:
         group, index, key = name.rsplit(".", 2)
         parameter = _parameters(optimizers[group])[int(index)]
-        # Assigned, not load_state_dict: that would cast the step counter, and Adam would not be where it was.
-        optimizers[group].state[parameter][key] = tensors[name].to(parameter.device)
+        # Not load_state_dict: that would cast the step counter, and Adam would not be where it was. Where there are moments
+        # already, they are filled: a recorded graph reads them where they lie.
+        kept = optimizers[group].state[parameter]
+        if key in kept:
+            kept[key].copy_(tensors[name])
+        else:
+            kept[key] = tensors[name].to(parameter.device)
 
 
 def _half_kept(optimizers: Mapping[str, Optimizer], states: set[str]) -> set[str]:

@@ -185,6 +185,32 @@ def test_a_resumed_run_goes_on_bit_for_bit(backend: str) -> None:
     assert all(torch.equal(wanted[name], got[name]) for name in wanted)
 
 
+def test_a_checkpoint_fills_the_moments_that_are_there_already() -> None:
+    """A recorded graph goes on with the tensors that it knows."""
+    learn = learn_of()
+    saved, again = fresh(learn), fresh(learn)
+    train(Eager(saved), saved, learn, 0, 3)
+    Trial(again, learn)
+    lie = [
+        value.data_ptr() for adam in again.optimizers().values() for s in adam.state.values() for value in s.values()
+    ]
+    restore_state(again, {}, everything(saved))
+    there = [
+        value.data_ptr() for adam in again.optimizers().values() for s in adam.state.values() for value in s.values()
+    ]
+    assert there == lie
+    assert all(torch.equal(everything(again)[name], tensor) for name, tensor in everything(saved).items())
+
+
+@pytest.mark.parametrize("delay", [1, 7])
+def test_the_check_moves_the_actor_however_long_its_delay(delay: int) -> None:
+    learn = learn_of(actor_delay=delay)
+    algorithm = fresh(learn)
+    outcome = Trial(algorithm, learn).outcome(Eager(algorithm))
+    assert len(outcome.losses["critic_loss"]) == 4 and len(outcome.losses["actor_loss"]) == (4 if delay == 1 else 1)
+    assert not torch.equal(outcome.before["actor"], outcome.after["actor"]) and algorithm.updates == 0
+
+
 @pytest.mark.parametrize("one, other", [("native", "eager"), ("eager", "native")])
 def test_one_backend_goes_on_where_another_stopped(one: str, other: str) -> None:
     learn = learn_of()

@@ -17,7 +17,7 @@ from robotsac.learner.replay import Batch
 from robotsac.learner.traced_adam import with_moments
 
 UPDATES = 4
-"""Enough for the second to read what the first has written, and for a delayed actor of up to as many."""
+"""Enough for the second to read what the first has written; the second moves the actor too, however long its delay."""
 LOSSES_OFF_MAX, WEIGHTS_OFF_MAX = 1e-3, 1e-3
 """How far losses may be off, relative to their size, and weights, relative to how far they have moved: float32 sums in another
 order are off by some 1e-6 (Adam's first steps are of one size, whatever the gradient: where it is all but zero, its sign is
@@ -70,6 +70,7 @@ class Trial:
         """Of ``UPDATES`` updates."""
         put_back = kept(self._algorithm)
         try:
+            self._algorithm.updates = self._algorithm.constants.actor_delay - 2
             before = _weights(self._algorithm)
             made = [backend.update(batch, noise) for batch, noise in self._inputs]
             names = sorted({name for metrics in made for name in metrics})

@@ -19,7 +19,8 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
 THIS_PROCESSOR = ("-march=native", "-mcpu=native")
 """What compilers call it; the second on some ARM machines."""
-BUILD_TIMEOUT_S, ASK_TIMEOUT_S = 300.0, 30.0
+BUILD_TIMEOUT_S, ASK_TIMEOUT_S = 240.0, 20.0
+"""Together less than the silence after which a trainer that is loading is taken for hung."""
 INSTALL = "apt install g++"
 
 
