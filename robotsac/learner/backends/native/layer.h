@@ -40,16 +40,6 @@ struct Matrix {
     for (int column = 0; column < columns; column += PANEL) pack(column);
   }
 
-  // Asks for what :func:`step` will read: a panel's rows lie far apart, and nobody guesses the next.
-  void prefetch(int column) const {
-    for (int r = 0; r < rows; ++r) {
-      const long at = number(r, column);
-      __builtin_prefetch(parameter.value + at, 1), __builtin_prefetch(parameter.first + at, 1);
-      __builtin_prefetch(parameter.second + at, 1);
-      if (parameter.target != nullptr) __builtin_prefetch(parameter.target + at, 1);
-    }
-  }
-
   // One step of Adam on the columns of a panel, down ``gradient`` [row][PANEL].
   void step(int column, const float* gradient, const Rates& rates) {
     if (column + PANEL > columns) {
