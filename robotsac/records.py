@@ -61,6 +61,17 @@ class Flag(enum.IntFlag):
     FINAL = 1 << 18  # last record of an episode: no action follows
 
 
+# As plain numbers: what arrays are compared with again and again, and an enum's member costs more than a short array.
+_FINAL, _SUCCESS, _FAILURE = int(Flag.FINAL), int(EpisodeEnd.SUCCESS), int(EpisodeEnd.FAILURE)
+_RUNNING, _FAULT = int(EpisodeEnd.RUNNING), int(EpisodeEnd.FAULT)
+
+
+def ends_episode(records: Records) -> NDArray[np.bool_]:
+    """Whether the episode is known to have ended at each record."""
+    ends: NDArray[np.bool_] = (records["end"] != _RUNNING) | ((records["flags"] & _FINAL) != 0)
+    return ends
+
+
 def record_dtype(obs_dim: int, act_dim: int) -> np.dtype[np.void]:
     """Layout of one record: little-endian, packed, fixed by the two dimensions.
 
@@ -130,20 +141,21 @@ def paired(records: Records) -> NDArray[np.bool_]:
     its next state is no evidence of what the action does, and so is one that ended in a way this software does not know;
     a pair with a non-finite number in it is dropped.
     """
-    head, tail = records[:-1], records[1:]
-    pairs: NDArray[np.bool_] = (
-        (tail["seq"] == head["seq"] + 1)
-        & (tail["episode"] == head["episode"])
-        & ((head["flags"] & Flag.FINAL) == 0)
-        & (tail["end"] < EpisodeEnd.FAULT)
-        & np.isfinite(head["reward"])
-        & np.isfinite(head["obs"]).all(axis=1)
-        & np.isfinite(tail["obs"]).all(axis=1)
-        & np.isfinite(head["action_applied"]).all(axis=1)
+    seq, episode = records["seq"], records["episode"]
+    seen = np.isfinite(records["obs"]).all(axis=1)
+    acted = (
+        seen
+        & ((records["flags"] & _FINAL) == 0)
+        & np.isfinite(records["reward"])
+        & np.isfinite(records["action_applied"]).all(axis=1)
     )
+    led_to = seen & (records["end"] < _FAULT)
+    pairs: NDArray[np.bool_] = acted[:-1] & led_to[1:] & (seq[1:] == seq[:-1] + 1) & (episode[1:] == episode[:-1])
     return pairs
 
 
 def terminal(records: Records) -> NDArray[np.float32]:
     """1 where the task itself ended the episode at a record, else 0."""
-    return np.isin(records["end"], (EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE)).astype(np.float32)
+    end = records["end"]
+    over: NDArray[np.bool_] = (end == _SUCCESS) | (end == _FAILURE)
+    return over.astype(np.float32)

@@ -187,7 +187,7 @@ class LinkConfig(Table):
     address: str = "tcp://127.0.0.1:5757"
     batch_records: Annotated[int, Field(ge=1, le=1000)] = 32
     # A batch is sent when this old even if not full.
-    batch_ms: Positive = 50.0
+    batch_ms: Positive = 200.0
     window_batches: Annotated[int, Field(ge=1, le=1000)] = 16
     heartbeat_ms: Positive = 200.0
     dead_ms: Positive = 1000.0

@@ -1,7 +1,7 @@
 """Ingest: the learner's process on the link. Takes batches of all robots, commits them together, then acknowledges.
 
 It is the replay log's only writer. The trainer tails the log from its own process and publishes policies into the run
-folder; ingest announces them and hands them out. A trainer that is busy for seconds costs the link nothing.
+folder; ingest announces them at once and hands them out. A trainer that is busy for seconds costs the link nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from robotsac.link.learner_end import LearnerEnd, Progress
 from robotsac.link.policy_fetch import PolicyShelf
 from robotsac.link.sockets import LearnerSocket
 from robotsac.policy.store import BundleStore
+from robotsac.policy.watch import FolderWatch
 from robotsac.process import end_with_parent, starter
 from robotsac.shared import SharedBlock
 from robotsac.signals import obey_supervisor
@@ -83,7 +84,13 @@ def ingest(args: IngestArgs, stopping: Callable[[], bool]) -> None:
     link, parent = args.settings.link, starter()
     board = SharedBlock.attach(args.board_name, LEARNER_FIELDS)
     try:
-        with LearnerSocket(link) as socket, ReplayLog(args.run_dir / FILE_NAME) as log:
+        with (
+            LearnerSocket(link) as socket,
+            ReplayLog(args.run_dir / FILE_NAME) as log,
+            FolderWatch(args.run_dir / POLICIES) as published,
+        ):
+            if published.fd >= 0:
+                socket.wake_on(published.fd)
             shelf = PolicyShelf(BundleStore(args.run_dir / POLICIES))
             end = LearnerEnd(log, link, args.run_id, shelf, socket, MonotonicClock())
             status = _Status(args.run_dir / INGEST_STATUS_FILE, end, socket)
@@ -92,6 +99,7 @@ def ingest(args: IngestArgs, stopping: Callable[[], bool]) -> None:
                 board["ingest_beat_ns"] = time.monotonic_ns()
                 end.progress = _progress(board)
                 _receive(end, socket)
+                published.clear()
                 end.commit()
                 end.poll()
                 status.write()

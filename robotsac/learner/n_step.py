@@ -17,7 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from robotsac.records import EpisodeEnd, Flag, Records, Transitions, paired, terminal
+from robotsac.records import Records, Transitions, ends_episode, paired, terminal
 
 
 def n_step_transitions(records: Records, n: int, discount: float) -> tuple[Transitions, Records]:
@@ -35,49 +35,47 @@ def n_step_transitions(records: Records, n: int, discount: float) -> tuple[Trans
         Transitions with ``steps`` (b,) = k and ``after``; at most n records.
     """
     pairs = paired(records)
+    ends = ends_episode(records)
     start = np.flatnonzero(pairs)
-    reward, steps = _returns(records["reward"], start, _goes_on(records, pairs), n, discount)
+    reward, steps = _returns(records["reward"], start, _goes_on(pairs, ends), n, discount)
     # A window that is neither full nor known to have ended waits: its last state is the last record there is.
     whole = (steps == n) | (start + steps < len(records) - 1)
-    if len(records) and _ends_at(records[-1:])[0]:
+    if len(records) and ends[-1]:
         whole[:] = True
     start, last = start[whole], (start + steps)[whole]
+    obs = records["obs"]
     made = Transitions(
-        obs=np.ascontiguousarray(records["obs"][start]),
-        action=np.ascontiguousarray(records["action_applied"][start]),
+        obs=obs[start],
+        action=records["action_applied"][start],
         reward=reward[whole].astype(np.float32),
-        next_obs=np.ascontiguousarray(records["obs"][last]),
+        next_obs=obs[last],
         terminal=terminal(records[last]),
         steps=steps[whole].astype(np.float32),
-        after=np.ascontiguousarray(records["obs"][start + 1]),
+        after=obs[start + 1],
     )
     waiting = int((~whole).sum())
     return made, records[len(records) - 1 - waiting :].copy()
 
 
-def _goes_on(records: Records, pairs: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _goes_on(pairs: NDArray[np.bool_], ends: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Whether the step behind each pair belongs to the same window: the next pair exists and nothing ended between."""
-    after = np.append(pairs[1:], False)
-    goes_on: NDArray[np.bool_] = pairs & after & ~_ends_at(records[1:])
+    goes_on = pairs & ~ends[1:]
+    goes_on[:-1] &= pairs[1:]
+    goes_on[-1:] = False
     return goes_on
-
-
-def _ends_at(records: Records) -> NDArray[np.bool_]:
-    """Whether the episode is known to have ended at each record."""
-    ends: NDArray[np.bool_] = (records["end"] != EpisodeEnd.RUNNING) | ((records["flags"] & Flag.FINAL) != 0)
-    return ends
 
 
 def _returns(
     reward: NDArray[np.float32], start: NDArray[np.int64], goes_on: NDArray[np.bool_], n: int, discount: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """R and k of the windows that begin at ``start``, (b,) each; summed in float64, oldest reward first."""
-    total = reward[start].astype(np.float64)
+    rewards = reward.astype(np.float64)
+    total = rewards[start]
     steps = np.ones(len(start), dtype=np.int64)
     last = start
     for power in range(1, n):
         more = goes_on[last] & (steps == power)
-        last = np.where(more, last + 1, last)
-        total += np.where(more, discount**power * reward[last].astype(np.float64), 0.0)
+        last = last + more
+        total += np.where(more, discount**power * rewards[last], 0.0)
         steps += more
     return total, steps

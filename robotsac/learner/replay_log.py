@@ -60,6 +60,7 @@ class ReplayLog:
         self._file = SqliteFile("replay log", path, ANOTHER_RUN)
         self._connection: sqlite3.Connection | None = None
         self._contract: Contract | None = None
+        self._dtype: np.dtype[np.void] | None = None
 
     def open(self) -> None:
         """Open the file; a writer creates it when it is not there.
@@ -147,7 +148,7 @@ class ReplayLog:
                     reason="made by another version of robotsac",
                     command=ANOTHER_RUN,
                 )
-            self._contract = contract
+            self._contract, self._dtype = contract, record_dtype(contract.obs_dim, contract.act_dim)
         return self._contract
 
     def append(self, robot: str, boot: str, records: Records) -> int:
@@ -200,16 +201,19 @@ class ReplayLog:
         Raises:
             StorageError: the file cannot be read, or a batch is not what was written.
         """
-        contract = self.contract()
-        if contract is None:
+        dtype = self._layout()
+        if dtype is None:
             return []
-        dtype = record_dtype(contract.obs_dim, contract.act_dim)
         with self._file.errors("read"):
             rows = self._open_connection.execute(
                 "SELECT row, robot, boot, count, crc, records FROM batches WHERE row > ? ORDER BY row LIMIT ?",
                 (row, limit_rows),
             ).fetchall()
         return [self._decoded(dtype, *stored) for stored in rows]
+
+    def _layout(self) -> np.dtype[np.void] | None:
+        """Of the records; ``None`` before :meth:`bind`."""
+        return self._dtype if self.contract() is not None else None
 
     @property
     def _open_connection(self) -> sqlite3.Connection:
@@ -229,10 +233,10 @@ class ReplayLog:
         return LoggedBatch(row, robot, boot, np.frombuffer(blob, dtype))
 
     def _require_valid(self, records: Records) -> None:
-        contract = self.contract()
-        if contract is None:
+        dtype = self._layout()
+        if dtype is None:
             raise LinkError("records came before a contract", reason="the handshake binds the log first")
-        if records.dtype != record_dtype(contract.obs_dim, contract.act_dim) or records.ndim != 1:
+        if records.dtype != dtype or records.ndim != 1:
             raise LinkError(f"records of layout {records.dtype} do not fit the contract's layout")
         seq = records["seq"]
         if not (seq[1:] > seq[:-1]).all() or (len(seq) > 0 and int(seq[-1]) >= 1 << 63):

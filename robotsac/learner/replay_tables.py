@@ -7,6 +7,7 @@ import sqlite3
 import zlib
 
 import numpy as np
+from numpy.typing import NDArray
 
 from robotsac.contract import Contract
 from robotsac.records import Records, record_dtype
@@ -56,25 +57,31 @@ def append_new(connection: sqlite3.Connection, robot: str, boot: str, records: R
         records = records[records["seq"] > np.uint64(known[0])]
     if len(records) == 0:
         return 0
-    seq = records["seq"].astype(np.int64)
+    first, last = int(records["seq"][0]), int(records["seq"][-1])
     # Where a boot starts is not a gap: a learner that lost its disk begins where the robot still has records.
-    before = seq if known is None else np.concatenate(([known[0]], seq))
-    jumps = np.flatnonzero(np.diff(before) > 1)
-    connection.executemany(
-        "INSERT INTO gaps (robot, boot, first_seq, count) VALUES (?, ?, ?, ?)",
-        [(robot, boot, int(before[i]) + 1, int(before[i + 1] - before[i]) - 1) for i in jumps],
-    )
+    before = first - 1 if known is None else int(known[0])
+    if last - before > len(records):
+        _note_gaps(connection, robot, boot, np.concatenate(([before], records["seq"].astype(np.int64))))
     blob = records.tobytes()
     connection.execute(
         "INSERT INTO batches (robot, boot, first_seq, count, crc, records) VALUES (?, ?, ?, ?, ?, ?)",
-        (robot, boot, int(seq[0]), len(seq), zlib.crc32(blob), blob),
+        (robot, boot, first, len(records), zlib.crc32(blob), blob),
     )
     connection.execute(
         "INSERT INTO boots (robot, boot, durable, records) VALUES (?, ?, ?, ?) ON CONFLICT (robot, boot)"
         " DO UPDATE SET durable = excluded.durable, records = records + excluded.records",
-        (robot, boot, int(seq[-1]), len(seq)),
+        (robot, boot, last, len(records)),
     )
-    return len(seq)
+    return len(records)
+
+
+def _note_gaps(connection: sqlite3.Connection, robot: str, boot: str, seq: NDArray[np.int64]) -> None:
+    """Write down which numbers are missing between those of ``seq``."""
+    jumps = np.flatnonzero(np.diff(seq) > 1)
+    connection.executemany(
+        "INSERT INTO gaps (robot, boot, first_seq, count) VALUES (?, ?, ?, ?)",
+        [(robot, boot, int(seq[i]) + 1, int(seq[i + 1] - seq[i]) - 1) for i in jumps],
+    )
 
 
 def layout(contract: Contract) -> bytes:

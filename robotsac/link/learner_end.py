@@ -24,6 +24,9 @@ from robotsac.link.ports import LearnerTransport, ReplayPort
 from robotsac.records import Records, record_dtype
 
 NS_PER_MS = 1_000_000
+ROW_RECORDS_MAX = 128
+"""Batches of a robot that are committed together become rows of at most so many records: a row costs, a record hardly does.
+The trainer reads some rows at a time, so there is a bound."""
 
 
 @dataclass(slots=True)
@@ -76,7 +79,9 @@ class LearnerEnd:
         # (robot, boot) → highest seq durable, and highest seq staged.
         self._durable: dict[tuple[str, str], int] = {}
         self._staged_seq: dict[tuple[str, str], int] = {}
-        self._staged: list[tuple[str, str, Records]] = []
+        self._staged: dict[tuple[str, str], list[Records]] = {}
+        # Of the run's contract, which never changes: its digest, and how its records are laid out.
+        self._layout: tuple[str, np.dtype[np.void]] | None = None
         # (robot, boot) → whether a batch was missing.
         self._owed: dict[tuple[str, str], bool] = {}
         self._beat_sent_ns = clock.now_ns()
@@ -125,14 +130,15 @@ class LearnerEnd:
         """
         new = 0
         if self._staged:
-            stored = self._log.append_many(self._staged)
-            for (name, boot, records), count in zip(self._staged, stored, strict=True):
+            rows = [(*key, row) for key, parts in self._staged.items() for row in _rows(parts)]
+            stored = self._log.append_many(rows)
+            for (name, boot, records), count in zip(rows, stored, strict=True):
                 self._durable[name, boot] = max(self._durable.get((name, boot), -1), int(records["seq"][-1]))
                 if robot := self.robots.named(name):
                     robot.records += count
             new = sum(stored)
             self.records += new
-            self._staged, self._staged_seq, self.staged_bytes = [], {}, 0
+            self._staged, self._staged_seq, self.staged_bytes = {}, {}, 0
         for (name, boot), rewind in self._owed.items():
             if robot := self.robots.named(name):
                 durable = self._durable.get((name, boot), -1)
@@ -141,12 +147,12 @@ class LearnerEnd:
         return new
 
     def poll(self) -> None:
-        """Send heartbeats when they are due."""
+        """Send heartbeats when they are due, and at once when there is a new policy to announce."""
         now_ns = self._clock.now_ns()
-        if now_ns - self._beat_sent_ns < self._config.heartbeat_ms * NS_PER_MS:
+        due = now_ns - self._beat_sent_ns >= self._config.heartbeat_ms * NS_PER_MS
+        if not self._shelf.refresh(again=due) and not due:
             return
         self._beat_sent_ns = now_ns
-        self._shelf.refresh()
         progress, credit, notice = self.progress, self.credit(), self._shelf.notice()
         for robot in self.robots.alive(now_ns):
             self._send(
@@ -228,20 +234,21 @@ class LearnerEnd:
         if missing:
             self.rejected["out of order"] += 1
             return
-        fresh = records[records["seq"].astype(np.int64) > have]
+        fresh = records if data.first_seq > have else records[records["seq"].astype(np.int64) > have]
         robot.duplicates += len(records) - len(fresh)
         if len(fresh):
             robot.skipped += int(fresh["seq"][-1]) - max(have, data.prev_seq) - len(fresh)
-            self._staged.append((robot.name, data.boot, fresh))
+            self._staged.setdefault(key, []).append(fresh)
             self._staged_seq[key] = int(fresh["seq"][-1])
             self.staged_bytes += fresh.nbytes
 
     def _checked(self, robot: Robot, data: m.Data, block: bytes) -> Records | None:
         """The records of a batch when everything about it fits, else ``None``."""
-        contract = self._log.contract()
-        if contract is None or data.boot not in robot.boots or data.contract_digest != contract.digest():
+        if self._layout is None and (contract := self._log.contract()) is not None:
+            self._layout = contract.digest(), record_dtype(contract.obs_dim, contract.act_dim)
+        if self._layout is None or data.boot not in robot.boots or data.contract_digest != self._layout[0]:
             return None
-        dtype = record_dtype(contract.obs_dim, contract.act_dim)
+        dtype = self._layout[1]
         if len(block) != data.count * dtype.itemsize:
             return None
         records = np.frombuffer(block, dtype)
@@ -266,3 +273,17 @@ class LearnerEnd:
 
     def _send(self, robot: Robot, message: m.FromLearner, block: bytes = b"") -> bool:
         return self._transport.send(robot.peer, m.encode(message, block))
+
+
+def _rows(parts: list[Records]) -> list[Records]:
+    """Batches of one boot, in order, joined into few."""
+    joined: list[list[Records]] = [[]]
+    for part in parts:
+        if joined[-1] and sum(map(len, joined[-1])) + len(part) > ROW_RECORDS_MAX:
+            joined.append([])
+        joined[-1].append(part)
+    # By their bytes: numpy spends longer on the fields' names than on the records.
+    return [
+        few[0] if len(few) == 1 else np.frombuffer(b"".join(part.tobytes() for part in few), few[0].dtype)
+        for few in joined
+    ]

@@ -9,6 +9,7 @@ from robotsac.config.schema import LinkConfig
 from robotsac.errors import StorageError
 from robotsac.link.messages import CHUNK_BYTES, Chunk, PolicyNotice, sha256
 from robotsac.link.ports import PolicyFolder
+from robotsac.policy.store import BundleEntry
 
 NS_PER_MS = 1_000_000
 # Policies the learner keeps in memory: a robot may finish the one it has begun while a newer one is announced.
@@ -30,28 +31,40 @@ class PolicyShelf:
     def __init__(self, folder: PolicyFolder | None) -> None:
         self._folder = folder
         self._shelf: OrderedDict[int, tuple[PolicyNotice, bytes]] = OrderedDict()
+        self._failed: BundleEntry | None = None
         self.unreadable = 0
 
     def notice(self) -> PolicyNotice | None:
         """What to announce."""
         return next(reversed(self._shelf.values()))[0] if self._shelf else None
 
-    def refresh(self) -> None:
-        """Take the folder's latest bundle onto the shelf."""
+    def refresh(self, *, again: bool = True) -> bool:
+        """Take the folder's latest bundle onto the shelf. Cheap where nothing has changed.
+
+        Args:
+            again: read one again that could not be read.
+
+        Returns:
+            Whether there is a new one.
+        """
         entry = self._folder.latest() if self._folder else None
         newest = self.notice()
         if self._folder is None or entry is None or (newest is not None and newest.sha256 == entry.sha256):
-            return
+            return False
+        if entry == self._failed and not again:
+            return False
         try:
             data = self._folder.read(entry)
         except StorageError:
             # Already replaced by a newer one, or damaged; the next look tells.
+            self._failed = entry
             self.unreadable += 1
-            return
+            return False
         self._shelf.pop(entry.version, None)
         self._shelf[entry.version] = (PolicyNotice(entry.version, entry.sha256, entry.size), data)
         while len(self._shelf) > SHELF_MAX:
             self._shelf.popitem(last=False)
+        return True
 
     def chunk(self, version: int, offset: int, limit: int) -> tuple[str, bytes]:
         """sha256 of a policy and at most ``limit`` of its bytes from ``offset`` on; ``("", b"")`` when it is not here."""

@@ -47,11 +47,17 @@ class LinkSocket:
         # ZeroMQ drops a connection that misbehaves (garbage, a frame over the limit) without a word; its monitor tells.
         self.events = dict.fromkeys(_EVENTS.values(), 0)
         self._monitor = self.socket.get_monitor_socket(sum(_EVENTS))
+        self._poller = zmq.Poller()
+        self._poller.register(self.socket, zmq.POLLIN)
+
+    def wake_on(self, fd: int) -> None:
+        """From now on :meth:`wait` also ends when file descriptor ``fd`` can be read; its owner reads it."""
+        self._poller.register(fd, zmq.POLLIN)
 
     def wait(self, timeout_ms: int) -> bool:
         """Whether something can be received, waiting at most ``timeout_ms``. Call it often: it reads the monitor."""
         self.count_events()
-        return bool(self.socket.poll(timeout_ms, zmq.POLLIN))
+        return any(which is self.socket for which, _ in self._poller.poll(timeout_ms))
 
     def receive_frames(self, frames_max: int) -> list[bytes] | None:
         """One message, or ``None`` when there is none now. More frames than ``frames_max`` are read and thrown away."""

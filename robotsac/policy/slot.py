@@ -18,10 +18,11 @@ from robotsac.errors import BundleRejected, StorageError
 from robotsac.policy.accept import accept
 from robotsac.policy.runner import Policy
 from robotsac.policy.store import BundleEntry, BundleStore
+from robotsac.policy.watch import FolderWatch
 
 POLL_S = 0.02
+"""The folder is looked into so often, and at once when a policy arrives."""
 JOIN_S = 2.0
-NICE = 5
 
 
 @dataclass(slots=True)
@@ -108,11 +109,11 @@ class PolicySlot:
         return True
 
     def _watch(self) -> None:
-        # The loop may run under a real-time policy that this thread inherits; loading must yield to it.
-        try:
+        # The loop may run under a real-time policy that this thread inherits; loading must yield to it. It is no nicer than
+        # other work, though: whoever keeps it from running while it holds Python's lock keeps the loop waiting too.
+        with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
-        except OSError:
-            pass
-        while not self._stop.wait(POLL_S):
-            self.look()
+        with FolderWatch(self._store.folder) as watch:
+            while not self._stop.is_set():
+                self.look()
+                watch.wait(POLL_S)

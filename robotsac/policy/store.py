@@ -39,6 +39,7 @@ class BundleStore:
     def __init__(self, folder: Path, keep: int = 5) -> None:
         self.folder = folder
         self._keep = keep
+        self._latest_file = folder / LATEST
         self._seen_mtime_ns = -1
         self._latest: BundleEntry | None = None
 
@@ -54,7 +55,7 @@ class BundleStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _write_atomically(self.folder / entry.file, data)
-            _write_atomically(self.folder / LATEST, msgspec.json.encode(entry))
+            _write_atomically(self._latest_file, msgspec.json.encode(entry))
             for old in sorted(self.folder.glob("policy-v*.onnx"))[: -self._keep]:
                 if old.name != entry.file:
                     old.unlink(missing_ok=True)
@@ -78,7 +79,7 @@ class BundleStore:
             if marker.is_file() and marker.read_text(encoding="utf-8") == run_id:
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / LATEST).unlink(missing_ok=True)
+            self._latest_file.unlink(missing_ok=True)
             _write_atomically(marker, run_id.encode())
         except OSError as error:
             raise StorageError(
@@ -89,9 +90,9 @@ class BundleStore:
     def latest(self) -> BundleEntry | None:
         """The newest entry, or ``None``. Cheap to poll: reads the file only when it changed."""
         try:
-            mtime_ns = (self.folder / LATEST).stat().st_mtime_ns
+            mtime_ns = self._latest_file.stat().st_mtime_ns
             if mtime_ns != self._seen_mtime_ns:
-                self._latest = msgspec.json.decode((self.folder / LATEST).read_bytes(), type=BundleEntry)
+                self._latest = msgspec.json.decode(self._latest_file.read_bytes(), type=BundleEntry)
                 self._seen_mtime_ns = mtime_ns
         except (OSError, msgspec.DecodeError):
             return self._latest

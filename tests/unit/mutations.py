@@ -79,7 +79,7 @@ _NEXT = "state.actor.sample(next_obs, noise.next_action)"
 _DENSITY = "- log_std - tanh_log_det(u)"
 _MOVE = "move_target(self.target.tensors, self.critic.tensors, self.constants.polyak)"
 _LERP = "_foreach_lerp_(list(target), list(online), polyak)"
-_IS_END = 'np.isin(records["end"], (EpisodeEnd.SUCCESS, EpisodeEnd.FAILURE))'
+_IS_END = "(end == _SUCCESS) | (end == _FAILURE)"
 _SLOT = "slot = self.total % self.capacity"
 _OBS_AT = "self._obs.take(rows[:, -self._references :])"
 _V1_LOSS = "loss = critic_loss(q, target_of_q(state, batch, next_obs))\n    step(state.critic_adam"
@@ -90,10 +90,10 @@ _DDPG_MOVE = "move_target(list(self.actor_target.parameters()), list(self.actor.
 
 MUTATIONS = (
     # 1: time limits
-    Mutation(1, "a time limit is an end", "records", _IS_END, _IS_END.replace("FAILURE", "TIME_LIMIT")),
-    Mutation(1, "whatever cuts an episode is an end", "records", _IS_END, '(records["end"] != EpisodeEnd.RUNNING)'),
+    Mutation(1, "a time limit is an end", "records", _IS_END, _IS_END.replace("_FAILURE", "EpisodeEnd.TIME_LIMIT")),
+    Mutation(1, "whatever cuts an episode is an end", "records", _IS_END, "(end != EpisodeEnd.RUNNING)"),
     Mutation(1, "ends bootstrap", "learner.critic", _TARGET, "return reward + discount * soft_value"),
-    Mutation(1, "the step into a fault is learned", "records", '(tail["end"] < EpisodeEnd.FAULT)', '(tail["end"] <= EpisodeEnd.FAULT)'),
+    Mutation(1, "the step into a fault is learned", "records", '(records["end"] < _FAULT)', '(records["end"] <= _FAULT)'),
     Mutation(1, "the last observation is the next episode's first", "actor.episodes", "self._put_final(obs, end, version)", "self._put_final(env.reset()[0], end, version)"),
     Mutation(1, "ddpg: ends bootstrap", "learner.ddpg", "discount * (1.0 - terminal) * next_q", "discount * next_q"),
     Mutation(1, "sync: whatever cuts an episode is an end", "learner.outcomes", "[outcome.end.terminated]", "[outcome.end is not EpisodeEnd.RUNNING]"),
@@ -151,7 +151,7 @@ MUTATIONS = (
     Mutation(7, "sync: rewards between are not discounted", "learner.sync", "discount_of(learn, rate_hz), *dims", "1.0, *dims"),
     Mutation(7, "sync: one noise for all updates", "learner.sync", "draw(size, self._update_noise)", "draw(size, self._update_noise.manual_seed(0))"),
     Mutation(7, "sync: one batch for all updates", "learner.sync", "self.replay.sample(size)", "(self.replay._generator.manual_seed(0), self.replay.sample(size))[1]"),
-    Mutation(7, "the next step is taken for the last", "learner.n_step", 'records["obs"][start + 1]', 'records["obs"][last]'),
+    Mutation(7, "the next step is taken for the last", "learner.n_step", "after=obs[start + 1]", "after=obs[last]"),
     Mutation(7, "the policy is smooth over n steps, not over one", "learner.smoothness", "next_obs if batch.after is None else normaliser(batch.after)", "next_obs"),
     # 8: the replay
     Mutation(8, "off by one where it wraps", "learner.replay", _SLOT, _SLOT.replace("self.total", "(self.total + 1)")),
@@ -163,7 +163,7 @@ MUTATIONS = (
     Mutation(8, "the newest is never drawn", "learner.replay", "torch.randint(len(self),", "torch.randint(max(1, len(self) - 1),"),
     Mutation(8, "a minibatch is a view", "learner.replay", "rows = self._rows.take(slots)", "rows = self._rows.tensor[: len(slots)]"),
     Mutation(8, "the last record of a batch is a view", "learner.assembler", "records[-1:].copy()", "records[-1:]"),
-    Mutation(8, "what borders on a lost record is paired", "records", '(tail["seq"] == head["seq"] + 1)', "True"),
+    Mutation(8, "what borders on a lost record is paired", "records", "(seq[1:] == seq[:-1] + 1)", "True"),
     Mutation(8, "records hold the next observation", "actor.episodes", 'self._put(obs, action, info["applied"]', 'self._put(next_obs, action, info["applied"]'),
     # 9: units
     Mutation(9, "the scale doubled", "env.codec", " * self._action_scale", " * 2.0 * self._action_scale"),

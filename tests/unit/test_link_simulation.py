@@ -10,6 +10,7 @@ from link_world import LINK, SPOOL, World
 
 from robotsac.errors import StorageError
 from robotsac.link import messages as m
+from robotsac.link.learner_end import ROW_RECORDS_MAX
 from robotsac.link.policy_fetch import PolicyFetch
 from robotsac.link.state import LIMIT_NONE, LIMIT_NOTHING, LinkState
 from robotsac.policy.store import BundleStore
@@ -177,6 +178,51 @@ def test_a_policy_is_fetched_in_chunks_checked_and_stored(world: World) -> None:
     entry = world.robot_policies.latest()
     assert entry is not None and entry.version == 3
     assert world.robot_policies.read(entry) == data
+
+
+def test_a_new_policy_is_announced_at_once_and_not_with_the_next_heartbeat(world: World) -> None:
+    world.run_for(1)
+    world.policies.publish(b"one", 1)
+    # Notice, request and bytes: each is taken in one round of the other side.
+    for _ in range(4):
+        world.step(dt_ms=1)
+    entry = world.robot_policies.latest()
+    assert entry is not None and entry.version == 1
+
+
+def test_a_policy_that_cannot_be_read_is_tried_again_with_each_heartbeat_and_no_oftener(world: World) -> None:
+    world.run_for(1)
+    entry = world.policies.publish(b"good", 1)
+    (world.policies.folder / entry.file).write_bytes(b"bad!")
+    world.run_for(2)
+    assert 9 <= world.learner.status()["policy_unreadable"] <= 11, "at 200 ms each, and once at once"
+    (world.policies.folder / entry.file).write_bytes(b"good")
+    world.run_for(0.5)
+    assert world.robot_policies.latest() is not None
+
+
+def test_batches_that_are_committed_together_share_rows_of_bounded_size(tmp_path: Path) -> None:
+    link = LINK.model_copy(update={"batch_records": 50, "window_batches": 6})
+    world = World(tmp_path, link=link)
+    world.run_for(0.1)
+    world.produce(275)
+    for _ in range(10):
+        world.step(10, commit=False)
+    world.step(10)
+    assert [len(batch.records) for batch in world.replay.read_after(0, 100)] == [100, 100, 50]
+    world.run_for(1)
+    assert_exactly_once(world)
+    assert ROW_RECORDS_MAX == 128
+    world.close()
+
+
+def test_a_batch_larger_than_a_shared_row_is_a_row_of_its_own(tmp_path: Path) -> None:
+    world = World(tmp_path, link=LINK.model_copy(update={"batch_records": 1000}))
+    world.produce(1000 + 10)
+    world.run_for(2)
+    assert [len(batch.records) for batch in world.replay.read_after(0, 100)] == [1000, 10]
+    assert_exactly_once(world)
+    world.close()
 
 
 def test_neither_batches_nor_chunks_exceed_what_the_other_sides_socket_takes(tmp_path: Path) -> None:

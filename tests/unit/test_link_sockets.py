@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -135,6 +136,19 @@ def test_both_ends_talk(learner: LearnerSocket, config: LinkConfig) -> None:
         assert learner.send(peer, [b"answer"])
         until(lambda: robot.wait(10))
         assert robot.receive() == [b"answer"]
+
+
+def test_waiting_ends_when_the_other_descriptor_has_something_to_tell(learner: LearnerSocket) -> None:
+    reading, writing = os.pipe()
+    try:
+        learner.wake_on(reading)
+        os.write(writing, b"x")
+        begin_s = time.monotonic()
+        assert not learner.wait(1000 * PATIENCE_S), "that is no message"
+        assert time.monotonic() - begin_s < PATIENCE_S
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_without_a_learner_nothing_is_taken_and_nothing_waits(config: LinkConfig) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import time
 from collections.abc import Callable
 
 import msgspec
@@ -19,11 +21,12 @@ from robotsac.config import load_config
 from robotsac.errors import BundleRejected, StorageError
 from robotsac.learner.export import PolicyExporter
 from robotsac.learner.sac import SacState
-from robotsac.policy.accept import accept, read_info
+from robotsac.policy.accept import PROBES, accept, read_info, require_bounded
 from robotsac.policy.bundle import METADATA_KEY, BundleInfo
 from robotsac.policy.onnx_scan import scan
 from robotsac.policy.slot import PolicySlot
 from robotsac.policy.store import BundleStore
+from robotsac.policy.watch import FolderWatch
 
 CONFIG = load_config("arm0-sim")
 CONTRACT = robot_contract(CONFIG)
@@ -232,6 +235,21 @@ def test_a_policy_that_is_too_slow_is_refused(bundle):
         accept(bundle, CONTRACT, LIMITS.model_copy(update={"latency_max_ms": 1e-9}))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.0 + 2e-5, -1.0 - 2e-5])
+def test_a_single_action_that_is_not_one_is_refused(bundle, monkeypatch, value):
+    policy, good = accept(bundle, CONTRACT, LIMITS), np.zeros(6, dtype=np.float32)
+    actions = iter([good] * (PROBES - 1) + [np.array([0, 0, value, 0, 0, 0], dtype=np.float32)])
+    monkeypatch.setattr(policy, "action", lambda obs, noise: next(actions))
+    with pytest.raises(BundleRejected, match="gives the action"):
+        require_bounded(policy)
+
+
+def test_an_action_a_hair_past_one_is_rounding(bundle, monkeypatch):
+    policy = accept(bundle, CONTRACT, LIMITS)
+    monkeypatch.setattr(policy, "action", lambda obs, noise: np.full(6, 1.0 + 5e-6, dtype=np.float32))
+    assert 0.0 < require_bounded(policy) < 1000.0, "ms of one action"
+
+
 def test_metadata_from_a_newer_schema_is_refused(bundle):
     assert "schema" in refusal(with_info(bundle, schema=2))
 
@@ -297,6 +315,51 @@ def test_the_slot_keeps_the_policy_in_use_when_a_new_one_is_refused(tmp_path, ma
     assert slot.counters.rejected == 1
     assert "policy 2" in slot.rejection
     assert not slot.look(), "the same file is not tried again"
+
+
+def test_a_policy_that_arrives_is_taken_at_once(tmp_path, make_bundle, monkeypatch):
+    monkeypatch.setattr("robotsac.policy.slot.POLL_S", 30.0)
+    slot = PolicySlot(
+        BundleStore(tmp_path / "policies"), CONTRACT, LIMITS.model_copy(update={"latency_max_ms": 1000.0})
+    )
+    slot.start()
+    try:
+        begin_s = time.monotonic()
+        # The thread may not watch yet when the first one arrives; then it finds it with its first look.
+        BundleStore(tmp_path / "policies").publish(make_bundle(1), 1)
+        while slot.swap() is None:
+            assert time.monotonic() - begin_s < 20.0, "it waited for its next look"
+        BundleStore(tmp_path / "policies").publish(make_bundle(2), 2)
+        while slot.swap().version != 2:
+            assert time.monotonic() - begin_s < 20.0, "it waited for its next look"
+    finally:
+        monkeypatch.setattr("robotsac.policy.slot.POLL_S", 0.0)
+        BundleStore(tmp_path / "policies").publish(b"wakes it up", 3)
+        slot.stop()
+
+
+def test_a_watch_tells_of_what_is_renamed_into_the_folder_once(tmp_path):
+    with FolderWatch(tmp_path / "not" / "there" / "yet") as watch:
+        assert watch.fd >= 0
+        (tmp_path / "file").touch()
+        (tmp_path / "file").rename(tmp_path / "not" / "there" / "yet" / "file")
+        begin_s = time.monotonic()
+        watch.wait(30.0)
+        assert time.monotonic() - begin_s < 20.0
+        with pytest.raises(BlockingIOError):
+            os.read(watch.fd, 1000)
+        watch.wait(0.0)
+    watch.close()
+
+
+def test_a_watch_that_cannot_tell_is_waited_for_all_the_same(tmp_path):
+    (tmp_path / "file").touch()
+    with FolderWatch(tmp_path / "file") as watch:
+        assert watch.fd == -1
+        begin_s = time.monotonic()
+        watch.wait(0.01)
+        watch.clear()
+        assert time.monotonic() - begin_s >= 0.01
 
 
 def test_info_survives_its_json(bundle):
