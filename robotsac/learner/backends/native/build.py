@@ -21,7 +21,6 @@ THIS_PROCESSOR = ("-march=native", "-mcpu=native")
 """What compilers call it; the second on some ARM machines."""
 BUILD_TIMEOUT_S, ASK_TIMEOUT_S = 240.0, 20.0
 """Together less than the silence after which a trainer that is loading is taken for hung."""
-INSTALL = "apt install g++"
 
 
 def library() -> ctypes.CDLL:
@@ -58,7 +57,6 @@ def _compiler() -> str:
     raise BackendUnavailable(
         "the native update needs a C++ compiler",
         reason=f"none of {named or ', '.join(COMPILERS)} is here",
-        command=INSTALL,
     )
 
 
