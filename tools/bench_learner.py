@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import select
 import statistics
 import subprocess
 import sys
@@ -82,8 +83,6 @@ class Contender:
             self.process.wait()
 
     def _answer(self, patience_s: float) -> dict[str, Any]:
-        import select
-
         assert self.process is not None and self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], patience_s)
         line = self.process.stdout.readline() if readable else ""

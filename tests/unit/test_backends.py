@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from algorithm_world import fresh_variant, weights
+from algorithm_world import weights
 from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, batches, contract, noisy_run, settings
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from robotsac.learner.backends import Backend, Eager, choose_backend
 from robotsac.learner.backends.backend import BackendUnavailable
 from robotsac.learner.backends.check import Trial, difference, kept
 from robotsac.learner.backends.compiled import Compiled
-from robotsac.learner.backends.graphed import Graphed
 from robotsac.learner.backends.native import Native, build, why_not
 from robotsac.learner.checkpoint import restore_state, state_tensors
 from robotsac.learner.learning import Learning
@@ -403,6 +402,18 @@ def test_a_number_that_is_none_is_too_far_off() -> None:
     put_back()
 
 
+def test_one_network_that_is_no_number_is_not_lost_among_the_others() -> None:
+    learn = learn_of()
+    algorithm = fresh(learn)
+    reference = Trial(algorithm, learn).outcome(Eager(algorithm))
+    for name in reference.after:
+        broken = dataclasses.replace(reference, after={**reference.after, name: reference.after[name] * float("nan")})
+        assert difference(broken, reference).too_large(reduced=True), name
+    for name, values in reference.losses.items():
+        losses = {**reference.losses, name: [*values[:-1], float("nan")]}
+        assert difference(dataclasses.replace(reference, losses=losses), reference).too_large(reduced=True), name
+
+
 def test_a_native_update_hands_on_what_is_no_number() -> None:
     """A run that has diverged must be seen: no relu may turn it into zeros."""
     learn = learn_of()
@@ -483,8 +494,3 @@ def test_a_batch_of_another_size_is_refused() -> None:
     doubled = dataclasses.replace(inputs(algorithm, learn, 0)[0], obs=torch.zeros(64, OBS_DIM, dtype=torch.float64))
     with pytest.raises(ValueError, match="float64"):
         Native(algorithm, learn, 1).update(doubled, inputs(algorithm, learn, 0)[1])
-
-
-def test_the_variants_that_only_eager_and_compiled_know_stay_as_they_were() -> None:
-    assert isinstance(choose_backend(fresh_variant("ddpg"), settings(variant="ddpg").learn, CPU).backend, Eager)
-    assert Graphed.name == "graphed"

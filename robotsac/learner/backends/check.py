@@ -104,7 +104,8 @@ def difference(one: Outcome, reference: Outcome) -> Difference:
     weights = [
         _share(one.after[name] - wanted, wanted - reference.before[name]) for name, wanted in reference.after.items()
     ]
-    return Difference(max(off), max(weights))
+    # numpy's, which hands on a number that is none; Python's max drops it.
+    return Difference(float(np.max(off)), float(np.max(weights)))
 
 
 def _share(off: Tensor, way: Tensor) -> float:
