@@ -29,7 +29,7 @@ from robotsac.policy.store import BundleStore
 from robotsac.shared import SharedBlock
 
 READ_ROWS = 64
-"""Log rows per read: at 32 records each some 2000 records, a few milliseconds."""
+"""Log rows per read, of at most 128 records each (``link.learner_end``): some thousand records, tens of milliseconds."""
 SLICE_S = 0.015
 """Updates go on this long before the log is looked at again."""
 METRICS_EVERY_S = 1.0
