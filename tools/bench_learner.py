@@ -35,9 +35,10 @@ from robotsac.errors import RobotsacError
 CONTENDER = ROOT / "tools/contender.py"
 PEERS = ROOT / "runs/peers"
 PACKAGES = {"sb3": ("stable-baselines3",), "sbx": ("sbx-rl",)}
-AT_ONCE = 50
-"""Updates of one call of SBX, which pays for each call. One at a time is measured too: it is how a learner beside a robot works."""
-OURS = "robotsac"
+AT_ONCE, PEERS_AT_ONCE = 8, 50
+"""Updates of one call, ours and SBX's, which pays more for each. The trainer does as many as it has time for and the robot has
+earned; how fast it is with one at a time is measured too."""
+OURS, ONE_A_CALL = "robotsac", "one a call"
 READY_S, TURN_S, INSTALL_S = 900.0, 300.0, 1800.0
 DEFAULTS = ("learn.hidden=[128, 128]", "learn.critic_layer_norm=true", "learn.smooth_time=0.1", "learn.n_step=3")
 
@@ -146,21 +147,24 @@ def all_of(arguments: argparse.Namespace) -> list[Contender]:
     backends = arguments.backends or (["eager", "compiled", "graphed"] if cuda else ["eager", "native", "compiled"])
     made = [ours(arguments, name, f"learn.backend={name!r}") for name in backends]
     best = f"learn.backend={'graphed' if cuda else 'auto'!r}"
+    made.append(ours(arguments, ONE_A_CALL, best, at_once=1))
     made.append(ours(arguments, "ten critics", best, "learn.critics=10", share=0.2))
     made.append(ours(arguments, "defaults", best, *DEFAULTS))
     if arguments.peers:
         made.append(peer(arguments, "sb3", "stable-baselines3"))
         if not cuda:
-            made += [peer(arguments, "sbx", "sbx", AT_ONCE), peer(arguments, "sbx", "sbx, one a call")]
+            made += [peer(arguments, "sbx", "sbx", PEERS_AT_ONCE), peer(arguments, "sbx", f"sbx, {ONE_A_CALL}")]
         else:
             made.append(_contender(arguments, "compiled peer", sys.executable, "compiled_peer"))
     return made
 
 
-def ours(arguments: argparse.Namespace, name: str, *settings: str, share: float = 1.0) -> Contender:
+def ours(
+    arguments: argparse.Namespace, name: str, *settings: str, at_once: int = AT_ONCE, share: float = 1.0
+) -> Contender:
     """This project's learner with ``settings``."""
-    more = [word for setting in settings for word in ("--set", setting)]
-    return _contender(arguments, f"{OURS} {name}", sys.executable, OURS, *more, share=share)
+    more = ["--at-once", str(at_once), *(word for setting in settings for word in ("--set", setting))]
+    return _contender(arguments, f"{OURS} {name}", sys.executable, OURS, *more, share=share / at_once)
 
 
 def peer(arguments: argparse.Namespace, kind: str, name: str, at_once: int = 1) -> Contender:
@@ -214,13 +218,12 @@ def summary(contender: Contender) -> dict[str, Any]:
 
 def ratios(rates: dict[str, list[float]]) -> dict[str, float]:
     """Ours against the others, turn by turn."""
+    beside = [f"{OURS} {name}" for name in ("ten critics", "defaults", ONE_A_CALL)]
 
     def of(one: str, other: str) -> float:
         return round(statistics.median(a / b for a, b in zip(rates[one], rates[other], strict=True)), 3)
 
-    backends = [
-        name for name in rates if name.startswith(OURS) and name not in (f"{OURS} ten critics", f"{OURS} defaults")
-    ]
+    backends = [name for name in rates if name.startswith(OURS) and name not in beside]
     if not backends:
         return {}
     best = max(backends, key=lambda name: statistics.median(rates[name]))

@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("kind", choices=["robotsac", "sb3", "sbx", "compiled_peer"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--at-once", type=int, default=1, help="updates a call, where a peer can do several")
+    parser.add_argument("--at-once", type=int, default=1, help="updates a call, where a learner can do several")
     parser.add_argument("--set", action="append", default=[], metavar="K=V", help="of robotsac's configuration")
     arguments = parser.parse_args()
     begin_s = time.perf_counter()
@@ -109,8 +109,8 @@ def robotsac(arguments: argparse.Namespace) -> tuple[Updates, dict[str, Any]]:
     )
 
     def updates(count: int) -> None:
-        for _ in range(count):
-            chosen.backend.update(replay.sample(BATCH), algorithm.noise_shape.draw(BATCH, noise_draws))
+        noise = [algorithm.noise_shape.draw(BATCH, noise_draws) for _ in range(count)]
+        chosen.backend.updates(list(zip(replay.samples(BATCH, count), noise, strict=True)))
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -13,6 +13,7 @@ from typing import IO
 from robotsac.child_error import read_logged_error
 from robotsac.config.folders import find_config, find_robot
 from robotsac.errors import RobotsacError
+from robotsac.learner.run_folder import TRAINER_STATUS_FILE, read_json
 from robotsac.policy.store import BundleStore
 
 LEARNER_STARTS_MAX = 4
@@ -33,6 +34,7 @@ class LearnerProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._log: IO[bytes] | None = None
         self._starts = 0
+        self._awaits_backend = False
         self.failed = False
 
     def start(self) -> None:
@@ -40,6 +42,8 @@ class LearnerProcess:
         resume = ["--resume"] if (self._folder / "run.json").exists() else []
         command = [sys.executable, "-m", "robotsac", "learn", "--run", str(self._folder.resolve()), *resume]
         command += ["--parent", str(os.getpid())]
+        (self._folder / TRAINER_STATUS_FILE).unlink(missing_ok=True)  # of the last start; its words are not this one's
+        self._awaits_backend = True
         self._log = (self._folder.parent / "learner.log").open("ab")
         # A process group of its own: the terminal's Ctrl-C must not end learning before the arm has stopped.
         self._process = subprocess.Popen(
@@ -53,14 +57,23 @@ class LearnerProcess:
 
     def watch(self) -> str:
         """What happened to it, in words, once; ``""`` while it is well. Starts it again, a bounded number of times."""
-        if self._process is None or self.failed or (code := self._process.poll()) is None:
+        if self._process is None or self.failed:
             return ""
+        if (code := self._process.poll()) is None:
+            return self._backend_news()
         if code > 0 or self._starts >= LEARNER_STARTS_MAX:
             self.failed = True
             return f"the learner ended with exit code {code}"
         self._close_log()
         self.start()
         return f"the learner was ended by signal {-code}; started it again from its last checkpoint"
+
+    def _backend_news(self) -> str:
+        """What computes the updates, once this start's trainer has chosen it."""
+        if not self._awaits_backend or not (backend := read_json(self._folder / TRAINER_STATUS_FILE).get("backend")):
+            return ""
+        self._awaits_backend = False
+        return f"updates {backend}"
 
     def stop(self) -> None:
         """Ask it to write its last checkpoint and policy, and to end. Idempotent; bounded."""

@@ -172,9 +172,9 @@ def discount_of(learn: LearnConfig, control_rate_hz: float) -> float:
     return 1.0 - 1.0 / (learn.horizon_s * control_rate_hz)
 
 
-def actor_due(algorithm: Algorithm) -> bool:
-    """Whether the next update moves the actor."""
-    return (algorithm.updates + 1) % algorithm.constants.actor_delay == 0
+def actor_due(algorithm: Algorithm, ahead: int = 0) -> bool:
+    """Whether the next update moves the actor, or the one ``ahead`` of it."""
+    return (algorithm.updates + 1 + ahead) % algorithm.constants.actor_delay == 0
 
 
 def update(algorithm: Algorithm, batch: Batch, noise: Noise) -> dict[str, Tensor]:

@@ -96,6 +96,11 @@ class BatchNormCritic(nn.Module):
         x = torch.baddbmm(layer.bias, normed, layer.weight)
         return x if depth == len(self.layers) - 1 else self.activation(x)
 
+    @property
+    def statistics(self) -> tuple[Tensor, ...]:
+        """The running means and variances (N, 1, in), layer by layer."""
+        return tuple(itertools.chain.from_iterable(self._running(depth) for depth in range(len(self.layers))))
+
     def _running(self, depth: int) -> tuple[Tensor, Tensor]:
         mean, variance = self.get_buffer(f"mean{depth}"), self.get_buffer(f"variance{depth}")
         return mean, variance

@@ -103,15 +103,23 @@ class Learning:
             )
         self.prior, self.prior_rows = ring, tuple(read)
 
-    def sample(self) -> Batch:
-        """A fresh minibatch: of this run's transitions, and the prior data's share of it last."""
-        fresh = self.replay.sample(self._learn.batch_size - self._prior_share)
-        return fresh if self.prior is None else fresh.joined(self.prior.sample(self._prior_share))
+    def samples(self, count: int) -> list[Batch]:
+        """Fresh minibatches: of this run's transitions, and the prior data's share of it last."""
+        fresh = self.replay.samples(self._learn.batch_size - self._prior_share, count)
+        if self.prior is None:
+            return fresh
+        prior = self.prior.samples(self._prior_share, count)
+        return [batch.joined(more) for batch, more in zip(fresh, prior, strict=True)]
 
-    def update(self) -> dict[str, Tensor]:
-        """One update on a fresh minibatch; returns device scalars (see :class:`~robotsac.learner.algorithm.Algorithm`)."""
-        noise = self.state.noise_shape.draw(self._learn.batch_size, self.noise_generator)
-        return self.backend.backend.update(self.sample(), noise)
+    def update(self, count: int = 1) -> dict[str, Tensor]:
+        """``count`` updates, each on a fresh minibatch, as so many calls; of each loss the last value.
+
+        Returns:
+            Device scalars (see :class:`~robotsac.learner.algorithm.Algorithm`).
+        """
+        draw, size = self.state.noise_shape.draw, self._learn.batch_size
+        noise = [draw(size, self.noise_generator) for _ in range(count)]
+        return self.backend.backend.updates(list(zip(self.samples(count), noise, strict=True)))
 
     @property
     def updates_allowed(self) -> int:

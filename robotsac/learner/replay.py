@@ -35,6 +35,11 @@ class Batch:
     def __len__(self) -> int:
         return self.reward.shape[0]
 
+    def parts(self, rows: int) -> list[Batch]:
+        """Views of ``rows`` rows each, in order."""
+        columns = (self.obs, self.action, self.reward, self.next_obs, self.terminal, self.steps, self.after)
+        return [Batch(*cut) for cut in zip(*(_split(column, rows, len(self)) for column in columns), strict=True)]
+
     def joined(self, other: Batch) -> Batch:
         """The rows of both, these first; both of rings that keep the same."""
         return Batch(
@@ -163,11 +168,22 @@ class Replay:
         Raises:
             ValueError: the ring is empty.
         """
+        return self.samples(batch_size, 1)[0]
+
+    def samples(self, batch_size: int, count: int) -> list[Batch]:
+        """``count`` minibatches: those of as many calls of :meth:`sample`, gathered in one.
+
+        Raises:
+            ValueError: the ring is empty.
+        """
         if self.total == 0:
             raise ValueError("cannot sample from an empty replay")
-        return self._at(
-            torch.randint(len(self), (batch_size,), generator=self._generator, device=self._generator.device)
-        )
+        slots = [self._slots(batch_size) for _ in range(count)]
+        return self._at(torch.cat(slots)).parts(batch_size) if count > 1 else [self._at(slots[0])]
+
+    def _slots(self, batch_size: int) -> Tensor:
+        """Where transitions lie, drawn uniformly (b,)."""
+        return torch.randint(len(self), (batch_size,), generator=self._generator, device=self._generator.device)
 
     def _at(self, slots: Tensor) -> Batch:
         """The transitions in ``slots`` (b,)."""
@@ -222,3 +238,7 @@ class Replay:
             at += len(rows)
         if at != total:
             raise ValueError(f"transitions {at} to {total} are missing")
+
+
+def _split(column: Tensor | None, rows: int, total: int) -> Sequence[Tensor | None]:
+    return [None] * (total // rows) if column is None else torch.split(column, rows)

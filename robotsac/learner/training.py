@@ -30,8 +30,10 @@ from robotsac.shared import SharedBlock
 
 READ_ROWS = 64
 """Log rows per read, of at most 128 records each (``link.learner_end``): some thousand records, tens of milliseconds."""
-SLICE_S = 0.015
+SLICE_S = 0.03
 """Updates go on this long before the log is looked at again."""
+UPDATE_S_MIN = 1e-3
+"""What an update is taken to last at least: as many as fit into a slice are prepared together."""
 METRICS_EVERY_S = 1.0
 STATUS_EVERY_S = 0.5
 
@@ -73,6 +75,7 @@ class Training:
         self._last: dict[str, Tensor] = {}
         self._update_rate, self._step_rate = Rate(), Rate()
         self._updates_per_s = self._steps_per_s = 0.0
+        self._update_s = SLICE_S
         self._started_s = time.monotonic()
         self._wall_before_s = 0.0
         self._published_updates = self._saved_updates = 0
@@ -174,12 +177,16 @@ class Training:
     def _update_for(self, seconds: float) -> bool:
         """Do the updates that are allowed, for at most ``seconds``; whether there were any."""
         allowed = self.learning.updates_allowed
-        end_s = time.monotonic() + seconds
+        begin_s = now_s = time.monotonic()
         done = 0
-        while done < allowed and (done == 0 or time.monotonic() < end_s):
+        while done < allowed and (done == 0 or now_s < begin_s + seconds):
+            # As many in one call as there is time for, going by those before.
+            count = max(1, min(allowed - done, int((begin_s + seconds - now_s) / self._update_s)))
             # Kept, not replaced: with a delayed actor most updates have no word about it.
-            self._last |= self.learning.update()
-            done += 1
+            self._last |= self.learning.update(count)
+            done += count
+            before_s, now_s = now_s, time.monotonic()
+            self._update_s = max((now_s - before_s) / count, UPDATE_S_MIN)
         return done > 0
 
     def _state(self, updated: bool) -> TrainerState:

@@ -121,6 +121,7 @@ def test_a_training_run_that_was_interrupted_says_how_it_goes_on_and_goes_on(tmp
     assert cut["command"] in train.output().replace("\n", " ")
     with running(tmp_path, "again", *shlex.split(cut["command"])[1:]) as again:
         assert again.wait() == 0, again.output()
+    assert again.output().count("· updates ") == 1, "what computes them is told once"
     whole = again.result()
     assert 700 <= whole["steps"] < 900 and not whole["interrupted"] and whole["eval_episodes"] == 1
     spool, replay = (

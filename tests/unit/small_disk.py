@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+LOOKS = 1000
 
 
 @contextlib.contextmanager
@@ -30,9 +33,23 @@ def small_disk(folder: Path, size_mb: int) -> Iterator[Path]:
 
 
 def fill(folder: Path) -> Path:
-    """Fill the disk of ``folder`` to the last block with a file; gives it, so that it can be taken away."""
-    disk = os.statvfs(folder)
+    """Fill the disk of ``folder`` to the last block with a file; gives it, so that it can be taken away.
+
+    Others may write there meanwhile: what they take between the look and the filling is left out at the next look.
+    """
     filler = folder / "filler"
     with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, max(1, disk.f_bavail * disk.f_frsize))
-    return filler
+        for _ in range(LOOKS):
+            if not (free := _free(folder)):
+                return filler
+            try:
+                os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, free)
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+    raise AssertionError(f"{folder} is not full after {LOOKS} looks")
+
+
+def _free(folder: Path) -> int:
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize

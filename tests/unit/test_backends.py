@@ -53,6 +53,15 @@ NATIVE: dict[str, dict[str, object]] = {
     "a batch smaller than a tile": {"batch_size": 3},
     "wide": {"critic_hidden": (300, 300), "critic_layer_norm": False},
     "three threads": {"threads": 3, "batch_size": 256},
+    "batch_norm": {"critic": "batch_norm"},
+    "batch_norm, actor delayed": {"critic": "batch_norm", "actor_delay": 3, "n_step": 1, "smooth_time": 0.0},
+    "batch_norm, wide and many": {
+        "critic": "batch_norm",
+        "critic_hidden": (80, 50, 33),
+        "critics": 4,
+        "critic_subset": 2,
+        "batch_size": 130,
+    },
 }
 
 
@@ -133,20 +142,28 @@ def apart(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, float]:
 
 @pytest.mark.parametrize("changes", NATIVE.values(), ids=NATIVE)
 def test_a_hundred_native_updates_are_as_near_to_exact_ones_as_the_reference_is(changes: dict[str, object]) -> None:
-    learn = learn_of(**changes)
-    made = {}
-    for name, make in (("native", MAKERS["native"]), ("eager", MAKERS["eager"]), ("exact", lambda a, _: Exact(a))):
-        algorithm = fresh(learn)
-        losses = train(make(algorithm, learn), algorithm, learn, 0, UPDATES)
-        assert algorithm.updates == UPDATES
-        made[name] = losses, everything(algorithm)
-    exact = made["exact"][1]
-    ours, reference = (apart(made[name][1], exact) for name in ("native", "eager"))
+    """Rounding errors of two orders of summing are of one size; of few numbers now and then one has luck.
+
+    A unit that rounding puts on the other side of its kink sets a run apart by a hundred times as much. Normalised over the
+    batch it carries all rows with it, so that of several runs some are hit, whoever computes them: the worst are compared.
+    """
+    ours: dict[str, float] = {}
+    references: dict[str, float] = {}
+    for seed in range(5 if changes.get("critic") == "batch_norm" else 1):
+        learn = learn_of(**changes, seed=seed)
+        made = {}
+        for name, make in (("native", MAKERS["native"]), ("eager", MAKERS["eager"]), ("exact", lambda a, _: Exact(a))):
+            algorithm = fresh(learn)
+            losses = train(make(algorithm, learn), algorithm, learn, 0, UPDATES)
+            assert algorithm.updates == UPDATES
+            made[name] = losses, everything(algorithm)
+        for of, name in ((ours, "native"), (references, "eager")):
+            for group, off in apart(made[name][1], made["exact"][1]).items():
+                of[group] = max(off, of.get(group, 0.0))
+        for got, wanted in zip(made["native"][0][:5], made["exact"][0][:5], strict=True):
+            assert got == pytest.approx(wanted, rel=1e-4, abs=1e-4)
     for group, off in ours.items():
-        # Rounding errors of two orders of summing are of one size; of few numbers now and then one has luck.
-        assert off <= 5.0 * reference[group] + 1e-6, (group, off, reference[group])
-    for got, wanted in zip(made["native"][0][:5], made["exact"][0][:5], strict=True):
-        assert got == pytest.approx(wanted, rel=1e-4, abs=1e-4)
+        assert off <= 5.0 * references[group] + 1e-6, (group, off, references[group])
 
 
 def test_steps_are_counted_for_every_tensor() -> None:
@@ -223,6 +240,35 @@ def test_one_backend_goes_on_where_another_stopped(one: str, other: str) -> None
     assert max(apart(everything(mixed), everything(straight)).values()) < 1e-5
 
 
+@pytest.mark.parametrize("backend", ["eager", "native"])
+@pytest.mark.parametrize("delay", [1, 3])
+def test_several_updates_a_call_are_as_so_many_calls(backend: str, delay: int) -> None:
+    learn = learn_of(actor_delay=delay)
+    one_by_one, at_once = fresh(learn), fresh(learn)
+    single, several = MAKERS[backend](one_by_one, learn), MAKERS[backend](at_once, learn)
+    for cuts in ((0, 1), (1, 3), (3, 8), (8, 9), (9, 10)):
+        losses: dict[str, float] = {}
+        for made in train(single, one_by_one, learn, *cuts):
+            losses |= made
+        got = several.updates([inputs(at_once, learn, seed) for seed in range(*cuts)])
+        assert {name: float(value) for name, value in got.items()} == losses
+        assert at_once.updates == cuts[1]
+    assert max(apart(everything(at_once), everything(one_by_one)).values()) == 0.0
+
+
+@pytest.mark.parametrize("backend", ["eager", "native"])
+def test_how_updates_are_cut_into_calls_does_not_show(backend: str) -> None:
+    """Minibatches and noise are drawn for each."""
+    made = []
+    for calls in ((6,), (1, 1, 1, 1, 1, 1), (2, 4)):
+        learning = Learning(settings(backend=backend), contract(), CPU)
+        learning.absorb(batches(noisy_run(300, seed=0), 32))
+        for count in calls:
+            learning.update(count)
+        made.append(everything(learning.state))
+    assert max(apart(made[0], made[1]).values()) == max(apart(made[0], made[2]).values()) == 0.0
+
+
 def test_a_weight_that_somebody_else_has_written_is_used() -> None:
     learn = learn_of()
     algorithm, reference = fresh(learn), fresh(learn)
@@ -282,7 +328,7 @@ def test_noise_is_new_with_every_update(backend: str) -> None:
     tiny = settings(backend=backend, critic_lr=1e-12, actor_lr=1e-12, temperature_lr=1e-12)
     learning = Learning(tiny, contract(), CPU)
     learning.absorb(batches(noisy_run(300, seed=0), 32))
-    batch = learning.sample()
+    (batch,) = learning.samples(1)
     shape, generator = learning.state.noise_shape, learning.noise_generator
     entropies = [
         float(learning.backend.backend.update(batch, shape.draw(len(batch), generator))["entropy"]) for _ in range(50)
@@ -353,12 +399,16 @@ def test_the_check_finds_a_mistake_and_lets_rounding_pass(mistake: dict[str, obj
 
 
 CPP_BUGS = {
-    "the entropy bonus is gone": ("update.cpp", "next_q_[m] - alpha_ * next_log_prob[m - first]", "next_q_[m]"),
-    "ends bootstrap": ("update.cpp", "* (1.0f - *in_->terminal[m])", ""),
-    "the larger of the targets": ("update.cpp", "target_q_[m] < next_q_[m]", "target_q_[m] > next_q_[m]"),
-    "one step's discount for several": ("update.cpp", "std::pow(spec_.discount, *in_->steps[m])", "spec_.discount"),
-    "critics go up": ("update.cpp", "(critic.q[m] - target_[m]) * share", "(target_[m] - critic.q[m]) * share"),
-    "the actor follows all critics": ("update.cpp", "} else if (value_[m] == value_[m]) {", "} else if (false) {"),
+    "the entropy bonus is gone": ("work.h", "next_q - alpha * next_log_prob[m]", "next_q"),
+    "ends bootstrap": ("work.h", "* (1.0f - *in->terminal[m])", ""),
+    "the larger of the targets": ("sac_critics.h", "target_q_[m] < next_q_[m]", "target_q_[m] > next_q_[m]"),
+    "one step's discount for several": ("work.h", "std::pow(spec.discount, *in->steps[m])", "spec.discount"),
+    "critics go up": (
+        "sac_critics.h",
+        "(critic.q[m] - work_.target[m]) * share",
+        "(work_.target[m] - critic.q[m]) * share",
+    ),
+    "the actor follows all critics": ("actor_step.h", "} else if (value_[m] == value_[m]) {", "} else if (false) {"),
     "squashing has no density": ("gaussian.h", "by_log_prob * 2.0f * action[j] +", ""),
     "no second moment": ("adam.h", "second[i] * beta2 +", ""),
     "the target jumps": ("adam.h", "polyak * (value[i] - target[i])", "(value[i] - target[i])"),
@@ -369,6 +419,14 @@ CPP_BUGS = {
     ),
     "LayerNorm forgets its mean": ("layer.h", "(load(gradient + i) - mean - load", "(load(gradient + i) - load"),
     "scale gets shift's gradient": ("layer.h", "load(to_scale + i) + g * n", "load(to_scale + i) + g"),
+    "statistics of (s, a) alone": ("normed_critics.h", "statistics.moments(rows_,", "statistics.moments(spec_.batch,"),
+    "running statistics stand still": (
+        "normed_critics.h",
+        "layer.running.mean[c] += BATCH_NORM_MOMENTUM",
+        "layer.running.mean[c] += 0.0f",
+    ),
+    "the batch's mean has no gradient": ("normed_critics.h", "share * (layer.by_shift[c] +", "share * ("),
+    "the batch's variance has no gradient": ("normed_critics.h", "+ normed * layer.by_scale[c])", ")"),
     "the last rows are left out": ("matrix.h", "rest<TILE_ROWS - 1>(rows - first, first, work);", ""),
 }
 
@@ -384,7 +442,8 @@ def test_the_check_finds_a_bug_in_the_cpp(
     (sources / file).write_text(source.replace(old, new))
     monkeypatch.setattr(build, "HERE", sources)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    learn = settings(hidden=(64, 48), batch_size=70, n_step=3, smooth_time=0.1, backend="native").learn
+    critic = "batch_norm" if file == "normed_critics.h" else "mlp"
+    learn = settings(hidden=(64, 48), batch_size=70, n_step=3, smooth_time=0.1, backend="native", critic=critic).learn
     with pytest.raises(ConfigError, match="native updates are not those of the reference"):
         choose_backend(fresh(learn), learn, CPU)
 
@@ -430,7 +489,6 @@ def test_a_native_update_hands_on_what_is_no_number() -> None:
     [
         ({"variant": "ddpg"}, "variant 'ddpg'"),
         ({"variant": "sac_v1"}, "variant 'sac_v1'"),
-        ({"critic": "batch_norm"}, "critic 'batch_norm'"),
         ({"head": "beta"}, "head 'beta'"),
         ({"activation": "silu"}, "activation 'silu'"),
         ({"critic_dropout": 0.01}, "critic_dropout"),

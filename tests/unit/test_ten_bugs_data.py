@@ -30,7 +30,7 @@ from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, batches, contract, episode,
 
 from robotsac.env.arm_env import ArmEnv
 from robotsac.learner.actor_step import update_actor_and_temperature
-from robotsac.learner.algorithm import NoiseShape
+from robotsac.learner.algorithm import Noise, NoiseShape
 from robotsac.learner.assembler import Assembler
 from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch, Replay
@@ -106,6 +106,10 @@ def test_bug_07_every_update_has_its_own_noise_and_its_own_batch() -> None:
     assert len({float(one_transition.update()["entropy"]) for _ in range(5)}) == 5
     many = absorbed(noisy_run(200, seed=1), **still)
     assert len({float(many.update()["q"]) for _ in range(5)}) == 5
+    drawn: list[tuple[Batch, Noise]] = []
+    many.backend.backend.updates = drawn.extend  # type: ignore[assignment, method-assign]
+    many.update(3)
+    assert len({float(batch.reward.sum()) for batch, _ in drawn}) == len({float(n.action.sum()) for _, n in drawn}) == 3
 
 
 @pytest.mark.parametrize(("learn", "discount"), [({"horizon_s": 1.0}, 0.98), ({"discount": 0.9993}, 0.9993)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -22,17 +23,22 @@ class Backend(Protocol):
     any of them can go on where another stopped.
     """
 
-    @property
-    def name(self) -> str:
-        """As ``learn.backend`` names it."""
-        ...
+    name: str
+    """As ``learn.backend`` names it."""
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """As :func:`robotsac.learner.algorithm.update`, but for the order in which numbers are summed."""
         ...
 
+    def updates(self, inputs: Sequence[tuple[Batch, Noise]]) -> dict[str, Tensor]:
+        """As so many calls of :meth:`update` in turn; of each loss the last value."""
+        losses: dict[str, Tensor] = {}
+        for batch, noise in inputs:
+            losses |= self.update(batch, noise)
+        return losses
 
-class Eager:
+
+class Eager(Backend):
     """Operation by operation, as the algorithm is written."""
 
     name = "eager"

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from robotsac.learner.algorithm import Algorithm, Noise, actor_due
+from robotsac.learner.backends.backend import Backend
 from robotsac.learner.replay import Batch
 from robotsac.learner.traced_adam import with_moments
 
 
-class Compiled:
+class Compiled(Backend):
     """Inductor's kernels, one call an update. The first update takes a minute; later processes find the kernels in a cache.
 
     Args:

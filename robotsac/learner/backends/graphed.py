@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from robotsac.learner.algorithm import Algorithm, Noise, actor_due
+from robotsac.learner.backends.backend import Backend
 from robotsac.learner.backends.compiled import Compiled
 from robotsac.learner.replay import Batch
 
@@ -29,7 +30,7 @@ class Recorded:
     values: Tensor
 
 
-class Graphed:
+class Graphed(Backend):
     """Replays. Batch and noise are drawn outside, each time anew, and copied in: a graph that drew its own numbers would have to
     be trusted not to draw the same ones again.
 

@@ -15,26 +15,27 @@ from torch.optim import Adam
 
 from robotsac.config.learn import ALPHA_MAX, ALPHA_MIN, LearnConfig
 from robotsac.learner.algorithm import Algorithm, Noise, actor_due
-from robotsac.learner.backends.backend import BackendUnavailable
+from robotsac.learner.backends.backend import Backend, BackendUnavailable
 from robotsac.learner.backends.native.build import library
+from robotsac.learner.cross_q import CrossQState
 from robotsac.learner.heads import TanhGaussian
 from robotsac.learner.replay import Batch
 from robotsac.learner.sac import SacState
 from robotsac.learner.traced_adam import with_moments
 
-METRICS = ("critic_loss", "q", "actor_loss", "entropy", "alpha")
-CRITICS_METRICS = METRICS[:2]
+CRITICS_METRICS, ACTORS_METRICS = ("critic_loss", "q"), ("actor_loss", "entropy", "alpha")
+"""``Losses`` in work.h."""
 THREADS_MAX = 64
 
 
 class Spec(Structure):
-    """What stays as it is; ``Spec`` in update.cpp."""
+    """What stays as it is; ``Spec`` in work.h."""
 
     _fields_ = (
         *((name, c_int32) for name in ("batch", "obs", "act", "critics", "subset", "threads")),
         *((name, c_int32) for name in ("actor_depth", "critic_depth")),
         *((name, POINTER(c_int32)) for name in ("actor_widths", "critic_widths")),
-        *((name, c_int32) for name in ("layer_norm", "mean_value", "learned_temperature")),
+        *((name, c_int32) for name in ("layer_norm", "batch_norm", "mean_value", "learned_temperature")),
         *(
             (name, c_float)
             for name in ("log_std_min", "log_std_max", "target_entropy", "log_alpha_min", "log_alpha_max")
@@ -44,13 +45,13 @@ class Spec(Structure):
 
 
 class Adams(Structure):
-    """An optimizer's settings; ``Adams`` in update.cpp."""
+    """An optimizer's settings; ``Adams`` in work.h."""
 
     _fields_ = tuple((name, c_float) for name in ("learning_rate", "beta1", "beta2", "epsilon"))
 
 
 class Part(Structure):
-    """Of a batch: its first number, and how many lie from one row to the next; ``Part`` in update.cpp."""
+    """Of a batch: its first number, and how many lie from one row to the next; ``Part`` in work.h."""
 
     _fields_ = (("at", c_void_p), ("stride", c_int64))
 
@@ -59,12 +60,12 @@ PARTS = ("obs", "action", "reward", "next_obs", "terminal", "steps", "after")
 
 
 class Inputs(Structure):
-    """What comes anew with each update; ``Inputs`` in update.cpp."""
+    """What comes anew with each update; ``Inputs`` in work.h."""
 
     _fields_ = (
         *((name, Part) for name in PARTS),
         *((name, c_void_p) for name in ("mean", "std", "next_noise", "noise", "space", "subset")),
-        *((name, c_void_p) for name in ("critic", "actor", "log_alpha")),
+        *((name, c_void_p) for name in ("critic", "actor", "log_alpha", "running")),
         *((name, Adams) for name in ("critic_adam", "actor_adam", "alpha_adam")),
         *((name, c_int32) for name in ("update_actor", "repack")),
     )
@@ -80,8 +81,8 @@ def why_not(algorithm: Algorithm, learn: LearnConfig, device: torch.device) -> s
     """Which setting the C++ update does not know, in words; ``""`` where it knows all."""
     if device.type != "cpu":
         return f"device {device.type}"
-    if not _is_sac(algorithm):
-        return "critic 'batch_norm'" if learn.critic == "batch_norm" else f"variant {learn.variant!r}"
+    if not _is_known(algorithm):
+        return f"variant {learn.variant!r}"
     unknown = {
         f"head {learn.head!r}": not isinstance(algorithm.actor.head, TanhGaussian),
         f"activation {learn.activation!r}": learn.activation != "relu",
@@ -93,11 +94,11 @@ def why_not(algorithm: Algorithm, learn: LearnConfig, device: torch.device) -> s
     return ", ".join(name for name, holds in unknown.items() if holds)
 
 
-def _is_sac(algorithm: Algorithm) -> TypeGuard[SacState]:
-    return isinstance(algorithm, SacState)
+def _is_known(algorithm: Algorithm) -> TypeGuard[SacState | CrossQState]:
+    return isinstance(algorithm, SacState | CrossQState)
 
 
-class Native:
+class Native(Backend):
     """See module docstring. Deterministic: threads share out work, not sums.
 
     It reads and writes torch's tensors where they lie, keeps packed copies of the weights, and packs them anew when somebody
@@ -117,7 +118,7 @@ class Native:
     def __init__(self, algorithm: Algorithm, learn: LearnConfig, threads: int) -> None:
         if reason := why_not(algorithm, learn, algorithm.normaliser.mean.device):
             raise BackendUnavailable("the native update does not know these settings", reason=reason)
-        assert _is_sac(algorithm)
+        assert _is_known(algorithm)
         self._algorithm, self._rows = algorithm, learn.batch_size
         self._learned_temperature = algorithm.constants.target_entropy is not None
         for optimizer in algorithm.optimizers().values():
@@ -125,18 +126,25 @@ class Native:
         found = library()
         _require_same_layout(found)
         found.robotsac_create.restype = c_void_p
-        self._update = found.robotsac_update
-        self._update.argtypes = [c_void_p, POINTER(Inputs), c_void_p]
+        self._updates = found.robotsac_updates
+        self._updates.argtypes = [c_void_p, POINTER(Inputs), c_int32, c_void_p]
         found.robotsac_destroy.argtypes = [c_void_p]
         self._handle: int = found.robotsac_create(ctypes.byref(_spec(algorithm, learn, min(threads, THREADS_MAX))))
         weakref.finalize(self, found.robotsac_destroy, self._handle)
-        self._weights = [*algorithm.critic.tensors, *algorithm.target.tensors, *algorithm.actor.parameters()]
+        self._targets = algorithm.target.tensors if isinstance(algorithm, SacState) else ()
+        self._weights = [*algorithm.critic.parts, *self._targets, *algorithm.actor.parameters()]
         self._packed: list[int] = []
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """See :class:`~robotsac.learner.backends.backend.Backend`."""
-        algorithm, with_actor = self._algorithm, actor_due(self._algorithm)
-        critic = _parameters(algorithm.critic_adam, algorithm.target.tensors)
+        return self.updates([(batch, noise)])
+
+    def updates(self, inputs: Sequence[tuple[Batch, Noise]]) -> dict[str, Tensor]:
+        """See :class:`~robotsac.learner.backends.backend.Backend`; one call, between whose updates no thread falls asleep."""
+        if wrong := [len(batch) for batch, _ in inputs if len(batch) != self._rows]:
+            raise ValueError(f"a batch of {wrong[0]} rows where learn.batch_size is {self._rows}")
+        algorithm = self._algorithm
+        critic, running = _parameters(algorithm.critic_adam, self._targets), _running(algorithm)
         actor = _parameters(algorithm.actor_adam)
         if self._learned_temperature:
             log_alpha = _parameters(algorithm.alpha_adam)
@@ -144,25 +152,36 @@ class Native:
             log_alpha = (Parameter * 1)(Parameter(algorithm.log_alpha.data_ptr()))
         # torch counts how often a tensor was written; what is written here, it does not see.
         versions = [tensor._version for tensor in self._weights]
-        if len(batch) != self._rows:
-            raise ValueError(f"a batch of {len(batch)} rows where learn.batch_size is {self._rows}")
-        inputs = Inputs(
-            *(_part(getattr(batch, name)) for name in PARTS),
-            *map(_at, (algorithm.normaliser.mean, algorithm.normaliser.std)),
-            *map(_at, (noise.next_action, noise.action, noise.space, noise.subset)),
-            *map(ctypes.addressof, (critic, actor, log_alpha)),
-            *map(_adams, (algorithm.critic_adam, algorithm.actor_adam, algorithm.alpha_adam)),
-            with_actor,
-            versions != self._packed,
+        normaliser = [_at(tensor) for tensor in (algorithm.normaliser.mean, algorithm.normaliser.std)]
+        parameters = [ctypes.addressof(each) for each in (critic, actor, log_alpha, running)]
+        adams = [_adams(each) for each in (algorithm.critic_adam, algorithm.actor_adam, algorithm.alpha_adam)]
+        due = [actor_due(algorithm, ahead) for ahead in range(len(inputs))]
+        given = (Inputs * len(inputs))(
+            *(
+                Inputs(
+                    *(_part(getattr(batch, name)) for name in PARTS),
+                    *normaliser,
+                    *map(_at, (noise.next_action, noise.action, noise.space, noise.subset)),
+                    *parameters,
+                    *adams,
+                    with_actor,
+                    number == 0 and versions != self._packed,
+                )
+                for number, ((batch, noise), with_actor) in enumerate(zip(inputs, due, strict=True))
+            )
         )
+        values = torch.empty(len(inputs), len(CRITICS_METRICS) + len(ACTORS_METRICS))
+        self._updates(self._handle, given, len(given), values.data_ptr())
         self._packed = versions
-        values = torch.empty(len(METRICS))
-        self._update(self._handle, ctypes.byref(inputs), values.data_ptr())
-        algorithm.updates += 1
-        return dict(zip(METRICS if with_actor else CRITICS_METRICS, values.unbind(), strict=False))
+        algorithm.updates += len(inputs)
+        losses = dict(zip(CRITICS_METRICS, values[-1].unbind(), strict=False))
+        if True in due:
+            acted = values[len(due) - 1 - due[::-1].index(True), len(losses) :]
+            losses |= dict(zip(ACTORS_METRICS, acted.unbind(), strict=True))
+        return losses
 
 
-def _spec(algorithm: SacState, learn: LearnConfig, threads: int) -> Spec:
+def _spec(algorithm: SacState | CrossQState, learn: LearnConfig, threads: int) -> Spec:
     head, constants = algorithm.actor.head, algorithm.constants
     assert isinstance(head, TanhGaussian)
     critic_hidden = learn.critic_hidden or learn.hidden
@@ -179,6 +198,7 @@ def _spec(algorithm: SacState, learn: LearnConfig, threads: int) -> Spec:
         (c_int32 * len(learn.hidden))(*learn.hidden),
         (c_int32 * len(critic_hidden))(*critic_hidden),
         learn.critic_layer_norm,
+        isinstance(algorithm, CrossQState),
         subset > 0,  # of many critics the actor follows the mean
         constants.target_entropy is not None,
         head.log_std_min,
@@ -226,3 +246,9 @@ def _parameters(optimizer: Adam, targets: Sequence[Tensor] = ()) -> ctypes.Array
         pointers += [parameter.data_ptr(), state["exp_avg"].data_ptr(), state["exp_avg_sq"].data_ptr()]
         pointers += [state["step"].data_ptr(), targets[number].data_ptr() if targets else None]
     return (Parameter * (len(pointers) // 5)).from_buffer((c_void_p * len(pointers))(*pointers))
+
+
+def _running(algorithm: SacState | CrossQState) -> ctypes.Array[c_void_p]:
+    """The running statistics of each layer, mean and variance in turn: ``Running`` in work.h; nothing where there are none."""
+    found = algorithm.critic.statistics if isinstance(algorithm, CrossQState) else ()
+    return (c_void_p * len(found))(*(tensor.data_ptr() for tensor in found))

@@ -132,6 +132,18 @@ struct Critic {
     }
   }
 
+  // dL/d(input) of the same gradients, a panel at a time from ``panel`` on: ``out(i, column, numbers)``.
+  template <class Out>
+  void to_input(int at, int count, int panel, Out&& out) {
+    Hidden& layer = hidden[0];
+    product(layer.gradient[at], layer.gradient.stride, count, layer.weight.columns, layer.weight.by_row.data(), panel,
+            panels(layer.weight.rows), [&](int i, int column, Vec left, Vec right) {
+              float numbers[PANEL];
+              store(numbers, left), store(numbers + WIDTH, right);
+              out(i, column, numbers);
+            });
+  }
+
   int sums_before(size_t layer) const {
     int count = 0;
     for (size_t l = 0; l < layer; ++l) count += 2 * width(l);

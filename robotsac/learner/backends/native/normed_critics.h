@@ -1,0 +1,401 @@
+// Critics whose layers' inputs are normalised over the batch, without targets: learner/batch_norm_critic.py and the
+// first step of learner/cross_q.py (Bhatt et al. 2024, CrossQ).
+#pragma once
+
+#include "networks.h"
+#include "work.h"
+
+constexpr float BATCH_NORM_EPS = 1e-3f, BATCH_NORM_MOMENTUM = 0.01f;
+
+// (x − mean) / √(variance + ε) · scale + shift, column by column. The mean is taken off first: it may be many times as
+// large as what is left.
+struct Normalisation {
+  Numbers mean, factor, shift;
+
+  void shape(int width) {
+    for (Numbers* numbers : {&mean, &factor, &shift}) numbers->assign(width, 0.0f);
+  }
+
+  void of(const float* mean_, const float* variance, const float* scale, const float* shift_) {
+    for (size_t c = 0; c < factor.size(); ++c) {
+      mean[c] = mean_[c], shift[c] = shift_[c];
+      factor[c] = scale[c] / std::sqrt(variance[c] + BATCH_NORM_EPS);
+    }
+  }
+
+  void apply(const float* x, float* into) const {
+    const int width = static_cast<int>(factor.size());
+#pragma GCC ivdep
+    for (int c = 0; c < width; ++c) into[c] = (x[c] - mean[c]) * factor[c] + shift[c];
+  }
+};
+
+// Sums over a batch's columns, made part by part and put together in the order of the parts.
+struct ColumnSums {
+  Numbers numbers;
+  int width = 0, parts = 0;
+
+  void shape(int width_, int parts_) {
+    width = width_, parts = parts_;
+    numbers.assign(2 * static_cast<size_t>(width) * parts, 0.0f);
+  }
+
+  float* first(int part) { return numbers.data() + 2 * static_cast<size_t>(part) * width; }
+  float* second(int part) { return first(part) + width; }
+
+  // Both sums over all parts.
+  void total(float* first_sum, float* second_sum) {
+    std::fill_n(first_sum, width, 0.0f), std::fill_n(second_sum, width, 0.0f);
+    for (int part = 0; part < parts; ++part)
+      for (int c = 0; c < width; ++c) first_sum[c] += first(part)[c], second_sum[c] += second(part)[c];
+  }
+
+  // A part's means and sums of squares about them.
+  void measure(int part, const Rows& x, int first_row, int end) {
+    float *mean = first(part), *squares = second(part);
+    const float share = 1.0f / static_cast<float>(end - first_row);
+    std::fill_n(mean, width, 0.0f), std::fill_n(squares, width, 0.0f);
+    for (int m = first_row; m < end; ++m) add(x[m], mean);
+    for (int c = 0; c < width; ++c) mean[c] *= share;
+    for (int m = first_row; m < end; ++m) add_squares(x[m], mean, squares);
+  }
+
+  // Mean and variance over all parts (Chan et al. 1983, eq. 2.1), of ``rows`` rows.
+  void moments(int rows, float* mean, float* variance) {
+    std::fill_n(mean, width, 0.0f), std::fill_n(variance, width, 0.0f);
+    for (int part = 0, before = 0; part < parts; ++part) {
+      const int count = Work::end(part, rows) - Work::first(part);
+      const float share = static_cast<float>(count) / static_cast<float>(before + count);
+      const float weight = share * static_cast<float>(before);
+      for (int c = 0; c < width; ++c) {
+        const float off = first(part)[c] - mean[c];
+        mean[c] += off * share;
+        variance[c] += second(part)[c] + off * off * weight;
+      }
+      before += count;
+    }
+    for (int c = 0; c < width; ++c) variance[c] /= static_cast<float>(rows);
+  }
+
+ private:
+  void add(const float* __restrict x, float* __restrict to) const {
+    for (int c = 0; c < width; ++c) to[c] += x[c];
+  }
+
+  void add_squares(const float* __restrict x, const float* __restrict mean, float* __restrict to) const {
+    for (int c = 0; c < width; ++c) to[c] += (x[c] - mean[c]) * (x[c] - mean[c]);
+  }
+};
+
+// One Q-function. Layer l: normalise its input, times the weights (in x out), bias, relu; the last one has one output.
+struct NormedCritic {
+  struct Layer {
+    Matrix weight;  // unused in the last layer, whose weights are a vector
+    Parameter vector{}, bias{}, scale{}, shift{};
+    Running running{};
+    Normalisation now, later;    // by the batch's statistics; by the running ones
+    Numbers mean, rstd;          // of the batch
+    Numbers by_scale, by_shift;  // gradients of scale and shift
+    ColumnSums statistics, gradients;
+    Buffer x, normed;            // what comes in, but for the first layer's; normalised
+    Buffer gradient, by_normed;  // dL/d(what the product gave, before relu); dL/d(normed)
+    int in = 0, out = 0;
+  };
+
+  std::vector<Layer> layers;
+  Numbers q, by_q;  // (2b,)
+
+  void shape(int inputs, const std::vector<int>& widths, int rows) {
+    layers.resize(widths.size() + 1);
+    q.assign(rows, 0.0f), by_q.assign(rows, 0.0f);
+    for (size_t l = 0; l < layers.size(); ++l) {
+      Layer& layer = layers[l];
+      layer.in = inputs, layer.out = l < widths.size() ? widths[l] : 1;
+      layer.now.shape(inputs), layer.later.shape(inputs);
+      for (Numbers* numbers : {&layer.mean, &layer.rstd, &layer.by_scale, &layer.by_shift})
+        numbers->assign(inputs, 0.0f);
+      layer.statistics.shape(inputs, Work::parts(rows)), layer.gradients.shape(inputs, Work::parts(rows));
+      layer.normed.shape(rows, inputs), layer.by_normed.shape(rows, inputs);
+      if (l > 0) layer.x.shape(rows, inputs);
+      if (l == widths.size()) break;
+      layer.weight.shape(inputs, layer.out);
+      layer.gradient.shape(rows, layer.out);
+      inputs = layer.out;
+    }
+  }
+
+  void pack() {
+    for (size_t l = 0; l + 1 < layers.size(); ++l) layers[l].weight.pack();
+  }
+
+  // ``input``'s rows for the first layer, its own for all others.
+  Rows x(size_t l, const Rows& input) { return l == 0 ? input : layers[l].x.from(0); }
+
+  // Layer ``l`` of rows ``first`` to ``end`` - 1, normalised ``by``: the next layer's x, or q.
+  void forward(size_t l, const Rows& input, int first, int end, const Normalisation& by) {
+    Layer& layer = layers[l];
+    const Rows from = x(l, input), normed = layer.normed.from(0);
+    for (int m = first; m < end; ++m) by.apply(from[m], normed[m]);
+    if (l + 1 < layers.size())
+      return layer_forward(normed, first, end, layer.weight.by_column, layer.in, layer.out, layer.bias.value, false,
+                           layers[l + 1].x.from(0));
+    for (int m = first; m < end; ++m) q[m] = dot(normed[m], layer.vector.value, layer.in) + layer.bias.value[0];
+  }
+
+  // q of rows ``first`` to ``end`` - 1 by the running statistics.
+  void forward(const Rows& input, int first, int end) {
+    for (size_t l = 0; l < layers.size(); ++l) forward(l, input, first, end, layers[l].later);
+  }
+
+  // The way back by the running statistics; see Critic::backward.
+  template <class Row>
+  void backward(const float* dq, int at, int count, Row&& row, float*) {
+    const Layer& last = layers.back();
+    size_t l = layers.size() - 2;
+    for (int i = 0; i < count; ++i) {
+      const float* x = last.x.numbers.data() + row(i) * last.x.stride;
+      float* g = layers[l].gradient[at + i];
+      for (int c = 0; c < last.in; ++c) g[c] = x[c] > 0.0f ? dq[i] * last.vector.value[c] * last.later.factor[c] : 0.0f;
+    }
+    for (; l > 0; --l)
+      to_normed(l, at, count, 0, [&](int i, int column, Vec left, Vec right) {
+        float numbers[PANEL];
+        store(numbers, left), store(numbers + WIDTH, right);
+        const float *x = layers[l].x[row(i)] + column, *factor = layers[l].later.factor.data() + column;
+        float* g = layers[l - 1].gradient[at + i] + column;
+        for (int c = 0; c < std::min(PANEL, layers[l].in - column); ++c)
+          g[c] = x[c] > 0.0f ? numbers[c] * factor[c] : 0.0f;
+      });
+  }
+
+  // See Critic::to_input.
+  template <class Out>
+  void to_input(int at, int count, int panel, Out&& out) {
+    to_normed(0, at, count, panel, [&](int i, int column, Vec left, Vec right) {
+      float numbers[PANEL];
+      store(numbers, left), store(numbers + WIDTH, right);
+      for (int c = 0; c < std::min(PANEL, layers[0].in - column); ++c) numbers[c] *= layers[0].later.factor[column + c];
+      out(i, column, numbers);
+    });
+  }
+
+  // dL/d(normed) of layer ``l``, from its ``count`` gradients at ``at``.
+  template <class Out>
+  void to_normed(size_t l, int at, int count, int panel, Out&& out) {
+    Layer& layer = layers[l];
+    product(layer.gradient[at], layer.gradient.stride, count, layer.out, layer.weight.by_row.data(), panel,
+            panels(layer.in), std::forward<Out>(out));
+  }
+};
+
+class NormedCritics {
+ public:
+  std::vector<NormedCritic> all;
+
+  explicit NormedCritics(Work& work)
+      : work_(work), spec_(work.spec), rows_(2 * spec_.batch), parts_(Work::parts(rows_)) {
+    const std::vector<int> widths(spec_.critic_widths, spec_.critic_widths + spec_.critic_depth);
+    all.resize(spec_.critics);
+    for (NormedCritic& critic : all) critic.shape(spec_.obs + spec_.act, widths, rows_);
+    for (int i = 0; i < spec_.critics; ++i) {
+      for (int l = 0; l < spec_.critic_depth; ++l) {
+        for (int c = 0; c < widths[l]; c += PANEL) units_.push_back({i, l, c});
+        units_.push_back({i, l, -1});
+      }
+      units_.push_back({i, spec_.critic_depth, -1});
+    }
+    longest_first(units_, [&](const Unit& unit) { return all[unit.network].layers[unit.layer].in; });
+  }
+
+  void attach() {
+    for (int i = 0; i < spec_.critics; ++i) {
+      const Parameter* next = work_.in->critic;
+      const Running* running = work_.in->running;
+      for (NormedCritic::Layer& layer : all[i].layers) {
+        const long before = static_cast<long>(i) * layer.in;
+        layer.scale = Work::slice(*next++, before);
+        layer.shift = Work::slice(*next++, before);
+        layer.vector = layer.weight.parameter = Work::slice(*next++, before * layer.out);
+        layer.bias = Work::slice(*next++, static_cast<long>(i) * layer.out);
+        layer.running = {running->mean + before, running->variance + before};
+        ++running;
+      }
+    }
+  }
+
+  void pack() {
+    for (NormedCritic& critic : all) critic.pack();
+  }
+
+  // One step; ``act_next(first, end)`` has the actor act at s' of some rows. (s, a) and (s', a') go through together.
+  template <class ActNext>
+  void learn(Pool& pool, ActNext&& act_next, Losses& losses) {
+    const size_t depth = all[0].layers.size() - 1;
+    pool.each(Work::parts(spec_.batch), [&](int part) {
+      const int first = Work::first(part), end = Work::end(part, spec_.batch);
+      work_.read(first, end);
+      act_next(first, end);
+    });
+    // All critics are given the same.
+    ColumnSums& given = all[0].layers[0].statistics;
+    each_part(pool, [&](int part, int first, int end) { given.measure(part, work_.both.from(0), first, end); });
+    for (size_t l = 0; l <= depth; ++l) {
+      for (NormedCritic& critic : all) normalise(critic.layers[l], l == 0 ? given : critic.layers[l].statistics);
+      each_part(pool, [&](int part, int first, int end) {
+        for (NormedCritic& critic : all) {
+          critic.forward(l, work_.both.from(0), first, end, critic.layers[l].now);
+          if (l < depth) critic.layers[l + 1].statistics.measure(part, critic.layers[l + 1].x.from(0), first, end);
+        }
+      });
+    }
+    bellman_target();
+    each_part(pool, [&](int part, int first, int end) {
+      for (NormedCritic& critic : all) first_sums(critic, part, first, end);
+    });
+    for (NormedCritic& critic : all) last_gradients(critic);
+    for (size_t l = depth; l > 0; --l) {
+      each_part(pool, [&](int part, int first, int end) {
+        for (NormedCritic& critic : all) back(critic, l, part, first, end);
+      });
+      for (NormedCritic& critic : all) {
+        NormedCritic::Layer& layer = critic.layers[l - 1];
+        layer.gradients.total(layer.by_shift.data(), layer.by_scale.data());
+      }
+    }
+    pool.each(static_cast<int>(units_.size()), [&](int i) { step(units_[i]); });
+    Work::count_steps(work_.in->critic, 4 * static_cast<int>(depth + 1));
+    for (NormedCritic& critic : all)
+      for (NormedCritic::Layer& layer : critic.layers)
+        layer.later.of(layer.running.mean, layer.running.variance, layer.scale.value, layer.shift.value);
+    tell_critics(all, work_, losses);
+  }
+
+ private:
+  template <class Each>
+  void each_part(Pool& pool, Each&& each) {
+    pool.each(parts_, [&](int part) { each(part, Work::first(part), Work::end(part, rows_)); });
+  }
+
+  // By the batch's statistics; the running ones move toward them.
+  void normalise(NormedCritic::Layer& layer, ColumnSums& statistics) const {
+    Numbers variance(layer.in);
+    statistics.moments(rows_, layer.mean.data(), variance.data());
+    for (int c = 0; c < layer.in; ++c) {
+      layer.rstd[c] = 1.0f / std::sqrt(variance[c] + BATCH_NORM_EPS);
+      layer.running.mean[c] += BATCH_NORM_MOMENTUM * (layer.mean[c] - layer.running.mean[c]);
+      layer.running.variance[c] += BATCH_NORM_MOMENTUM * (variance[c] - layer.running.variance[c]);
+    }
+    layer.now.of(layer.mean.data(), variance.data(), layer.scale.value, layer.shift.value);
+  }
+
+  // The smallest of Q(s', a') that are asked is the target of Q(s, a); only the latter have a gradient of their own.
+  void bellman_target() {
+    const float share = 1.0f / static_cast<float>(spec_.batch);
+    for (int m = 0; m < spec_.batch; ++m) {
+      float least = 0.0f;
+      for (int i = 0; i < work_.asked(); ++i)
+        if (const float q = all[work_.asked(i)].q[spec_.batch + m]; i == 0 || q < least || q != q) least = q;
+      work_.target[m] = work_.bellman(m, least);
+      for (NormedCritic& critic : all) critic.by_q[m] = (critic.q[m] - work_.target[m]) * share;
+    }
+  }
+
+  // Of the last layer, whose weights are a vector: Σ dL/dq · x̂ and Σ dL/dq.
+  void first_sums(NormedCritic& critic, int part, int first, int end) const {
+    NormedCritic::Layer& layer = critic.layers.back();
+    float *along = layer.gradients.second(part), *by_q = layer.gradients.first(part);
+    std::fill_n(along, layer.in, 0.0f), by_q[0] = 0.0f;
+    for (int m = first; m < std::min(end, spec_.batch); ++m) {
+      const float* x = layer.x[m];
+      const float by = critic.by_q[m];
+      for (int c = 0; c < layer.in; ++c) along[c] += by * (x[c] - layer.mean[c]) * layer.rstd[c];
+      by_q[0] += by;
+    }
+  }
+
+  // Gradients of the last layer's scale and shift; its weights' follow from the same sums, see ``step_last``.
+  void last_gradients(NormedCritic& critic) const {
+    NormedCritic::Layer& layer = critic.layers.back();
+    layer.gradients.total(layer.by_shift.data(), layer.by_scale.data());
+    const float by_q = layer.by_shift[0];
+    for (int c = 0; c < layer.in; ++c) {
+      layer.by_shift[c] = by_q * layer.vector.value[c];
+      layer.by_scale[c] *= layer.vector.value[c];
+    }
+  }
+
+  // From dL/d(normed) of layer ``l`` back through the normalisation and the relu below it, and on to that of layer l
+  // - 1.
+  void back(NormedCritic& critic, size_t l, int part, int first, int end) const {
+    NormedCritic::Layer &layer = critic.layers[l], &below = critic.layers[l - 1];
+    const bool last = l + 1 == critic.layers.size();
+    for (int m = first; m < end; ++m) {
+      const float *x = layer.x[m], *u = last ? layer.vector.value : layer.by_normed[m];
+      // In the last layer all columns share one factor; rows of (s', a') have none but through the statistics.
+      const float factor = !last ? 1.0f : m < spec_.batch ? critic.by_q[m] : 0.0f;
+      unnormalise(layer, x, u, factor, below.gradient[m]);
+    }
+    const Rows u = below.by_normed.from(0);
+    critic.to_normed(l - 1, first, end - first, 0, [&](int i, int column, Vec left, Vec right) {
+      float* to = u[first + i] + column;
+      store(to, left), store(to + WIDTH, right);
+    });
+    const Rows x = l == 1 ? work_.both.from(0) : below.x.from(0);
+    float *plain = below.gradients.first(part), *along = below.gradients.second(part);
+    std::fill_n(plain, below.in, 0.0f), std::fill_n(along, below.in, 0.0f);
+    for (int m = first; m < end; ++m) add(below, x[m], u[m], plain, along);
+  }
+
+  // dL/dx = scale / σ (u − mean u − x̂ mean(u x̂)) (Ioffe and Szegedy 2015, section 3), where x > 0.
+  void unnormalise(const NormedCritic::Layer& layer, const float* __restrict x, const float* __restrict u, float factor,
+                   float* __restrict into) const {
+    const float share = 1.0f / static_cast<float>(rows_);
+    for (int c = 0; c < layer.in; ++c) {
+      const float normed = (x[c] - layer.mean[c]) * layer.rstd[c];
+      const float off = factor * u[c] - share * (layer.by_shift[c] + normed * layer.by_scale[c]);
+      into[c] = x[c] > 0.0f ? layer.now.factor[c] * off : 0.0f;
+    }
+  }
+
+  static void add(const NormedCritic::Layer& layer, const float* __restrict x, const float* __restrict u,
+                  float* __restrict plain, float* __restrict along) {
+    for (int c = 0; c < layer.in; ++c) {
+      plain[c] += u[c];
+      along[c] += u[c] * (x[c] - layer.mean[c]) * layer.rstd[c];
+    }
+  }
+
+  void step(const Unit& unit) {
+    NormedCritic& critic = all[unit.network];
+    NormedCritic::Layer& layer = critic.layers[unit.layer];
+    if (&layer == &critic.layers.back()) return step_last(critic);
+    if (unit.column < 0) return step_vectors(layer);
+    float* gradient = gradient_room(layer.in + 1);
+    const float* by_output = layer.gradient[0] + unit.column;
+    gradient_panel(layer.normed[0], layer.normed.stride, layer.in, by_output, layer.gradient.stride, rows_, gradient);
+    layer.weight.step(unit.column, gradient, work_.critic_rates(layer.weight.parameter));
+    work_.step_bias(layer.bias, unit.column, layer.out, by_output, layer.gradient.stride, rows_, gradient);
+  }
+
+  void step_vectors(NormedCritic::Layer& layer) const {
+    work_.step_critic(layer.scale, layer.by_scale.data(), layer.in);
+    work_.step_critic(layer.shift, layer.by_shift.data(), layer.in);
+  }
+
+  void step_last(NormedCritic& critic) const {
+    NormedCritic::Layer& layer = critic.layers.back();
+    float bias = 0.0f;
+    Numbers gradient(layer.in, 0.0f), along(layer.in, 0.0f);
+    layer.gradients.total(gradient.data(), along.data());
+    bias = gradient[0];
+    for (int c = 0; c < layer.in; ++c) gradient[c] = layer.scale.value[c] * along[c] + layer.shift.value[c] * bias;
+    step_vectors(layer);
+    work_.step_critic(layer.vector, gradient.data(), layer.in);
+    work_.step_critic(layer.bias, &bias, 1);
+  }
+
+  Work& work_;
+  const Spec& spec_;
+  const int rows_, parts_;  // of (s, a) and (s', a') together
+  std::vector<Unit> units_;
+};

@@ -1,0 +1,162 @@
+"""What a robot has learned after so many seconds of its own time, with ``learn`` beside it on the same machine.
+
+    python tools/bench_realtime.py --seconds 80 --seeds 3 --json
+    python tools/bench_realtime.py --seconds 60 --set learn.updates_per_step=4 --set learn.threads=1
+
+Each seed is one ``robotsac train``: learner, collector and, for arm0-twin, firmware and physics as processes of their own,
+over sockets and the servo protocol, at the robot's own pace. Robot time is that of control steps: an arm on its way home
+teaches nothing. It ends with the last episode that is sure to be over by then; the policy that is there then is evaluated on
+the same robot, on goals that it has not seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from learning_machine import ROOT, Machine
+from tool_error import give_up, typed
+
+from robotsac.child_error import read_logged_error
+from robotsac.cli.console import tell
+from robotsac.config import Config, load_config
+from robotsac.errors import ConfigError, RobotsacError
+
+KEPT = (
+    "steps",
+    "updates",
+    "updates_per_s",
+    "env_steps_per_s",
+    "overruns",
+    "success_rate",
+    "successes",
+    "eval_episodes",
+)
+PATIENCE_S = 300.0
+"""For all that takes no robot time: processes that start, ways home, a last checkpoint."""
+PER_EPISODE_S = 10.0
+"""An episode and the way home after it, at most, on average."""
+
+
+def main() -> None:
+    """Parse, train, print."""
+    arguments = parse(sys.argv[1:])
+    try:
+        config = load_config(arguments.robot, [], arguments.set)
+        steps = steps_within(arguments.seconds, config)
+        runs = [trained(arguments, config, steps, seed) for seed in range(arguments.seeds)]
+    except RobotsacError as error:
+        give_up(error)
+    rates = [run["success_rate"] for run in runs]
+    report = {
+        "command": typed(),
+        "machine": Machine(config.learn.device, config.learn.threads).described(),
+        "settings": {name: value for name, value in vars(arguments).items() if name not in ("out", "json")},
+        "success_rate": {"mean": round(statistics.mean(rates), 4), "min": min(rates), "seeds": rates},
+        "runs": runs,
+    }
+    if arguments.json:
+        print(json.dumps(report))
+        return
+    for run in runs:
+        print(
+            f"seed {run['seed']}  {run['successes']}/{run['eval_episodes']} reached after {run['robot_time_s']:.1f} s "
+            f"of robot time, {run['updates']:,} updates, {run['updates_per_step']:.2f} per step"
+        )
+    print(f"mean {100 * report['success_rate']['mean']:.1f} %")
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--robot", default="arm0-twin", help="its name or its file; it runs in real time")
+    parser.add_argument("--seconds", type=float, default=80.0, help="of robot time, that is of control steps")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--episodes", type=int, default=50, help="of the evaluation")
+    parser.add_argument("--set", action="append", default=[], metavar="K=V", help="override one key; repeatable")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs; each must be new")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    arguments = parser.parse_args(words)
+    for name in ("seconds", "seeds", "episodes"):
+        if (value := getattr(arguments, name)) <= 0 or not math.isfinite(value):
+            parser.error(f"--{name} {value} must be above 0")
+    return arguments
+
+
+def steps_within(seconds: float, config: Config) -> int:
+    """For ``train --steps``: it goes on to the end of the episode that reaches them, and that is not after ``seconds``.
+
+    Raises:
+        ConfigError: not one episode has room.
+    """
+    rate_hz, episode_s = config.robot.control_rate_hz, config.task.episode_s
+    steps = math.floor(seconds * rate_hz) - math.ceil(episode_s * rate_hz) + 1
+    if steps <= config.learn.start_steps:
+        raise ConfigError(
+            f"{seconds:g} s of robot time are too few",
+            reason=f"{config.learn.start_steps} steps are random, and the last episode of {episode_s:g} s is to be over",
+            command=f"--seconds {math.ceil((config.learn.start_steps + 1) / rate_hz + episode_s)}",
+        )
+    return steps
+
+
+def trained(arguments: argparse.Namespace, config: Config, steps: int, seed: int) -> dict[str, Any]:
+    """One run: what ``train`` says of it. Raises RobotsacError: what ``train`` raised, or it has not ended."""
+    folder = arguments.out / f"seed-{seed}"
+    options = [f"learn.seed={seed}", *arguments.set]
+    words = ["train", "--robot", arguments.robot, "--steps", str(steps), "--episodes", str(arguments.episodes)]
+    words += ["--run", str(folder.absolute()), "--json", *(word for option in options for word in ("--set", option))]
+    tell(f"seed {seed}: robotsac {shlex.join(words)}")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    log = arguments.out / f"seed-{seed}.log"
+    patience_s = (
+        PATIENCE_S + arguments.seconds + PER_EPISODE_S * (arguments.episodes + steps / config.robot.control_rate_hz)
+    )
+    with log.open("wb") as file:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-m", "robotsac", *words],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                cwd=ROOT,
+                timeout=patience_s,
+            )
+        except subprocess.TimeoutExpired as late:
+            raise RobotsacError(
+                f"seed {seed} has not ended after {patience_s:g} s",
+                reason="train's words are in its log",
+                command=f"tail {shlex.quote(str(log))}",
+            ) from late
+    if done.returncode:
+        raise read_logged_error(log) or RobotsacError(
+            f"seed {seed} ended with exit code {done.returncode}",
+            reason="train's words are in its log",
+            command=f"tail {shlex.quote(str(log))}",
+        )
+    said = json.loads(done.stdout.splitlines()[-1])
+    learned = said["steps"] - config.learn.start_steps
+    return {
+        "seed": seed,
+        "robot_time_s": round(said["steps"] / config.robot.control_rate_hz, 2),
+        **{name: said[name] for name in KEPT},
+        "updates_per_step": round(said["updates"] / learned, 3),
+        "backend": backend(folder / "learner"),
+    }
+
+
+def backend(folder: Path) -> str:
+    """What computed the updates, in the trainer's own words."""
+    return str(json.loads((folder / "trainer-status.json").read_text(encoding="utf-8"))["backend"])
+
+
+if __name__ == "__main__":
+    main()
