@@ -26,9 +26,9 @@ inline void keep(T& value) {
 #endif
 }
 
-// tile[i] += sum over k of a[i * a_row + k * a_inner] * b[k * b_inner + 0 .. PANEL). Which of a's strides is 1 is known
-// when this is compiled: ADJACENT says that it is the rows'.
-template <int ROWS, bool ADJACENT>
+// tile[i] = sum over k of a[i * a_row + k * a_inner] * b[k * b_inner + 0 .. PANEL), added to what is there if MORE.
+// Which of a's strides is 1 is known when this is compiled: ADJACENT says that it is the rows'.
+template <int ROWS, bool ADJACENT, bool MORE>
 [[gnu::noinline]] void multiply(Vec (&tile)[ROWS][2], const float* a, std::ptrdiff_t a_stride, const float* b,
                                 std::ptrdiff_t b_inner, int inner) {
   constexpr int POINTERS = ADJACENT ? 1 : (ROWS + 2) / 3;
@@ -37,7 +37,7 @@ template <int ROWS, bool ADJACENT>
 #pragma GCC unroll 16
   for (int t = 0; t < POINTERS; ++t) from[t] = a + 3 * t * a_stride;
 #pragma GCC unroll 16
-  for (int i = 0; i < ROWS; ++i) left_sums[i] = tile[i][0], right_sums[i] = tile[i][1];
+  for (int i = 0; i < ROWS; ++i) left_sums[i] = MORE ? tile[i][0] : Vec{}, right_sums[i] = MORE ? tile[i][1] : Vec{};
   for (const float* end = b + inner * b_inner; b != end; b += b_inner) {
     Vec left = load(b), right = load(b + WIDTH);
     keep(left), keep(right);
@@ -80,8 +80,8 @@ inline void product(const float* a, std::ptrdiff_t a_row, int rows, int inner, c
   for (int panel = first_panel; panel < end_panel; ++panel) {
     const float* b = packed + static_cast<std::ptrdiff_t>(panel) * inner * PANEL;
     by_tiles(rows, [&](auto count, int first) {
-      Vec tile[count()][2] = {};
-      multiply<count(), false>(tile, a + first * a_row, a_row, b, PANEL, inner);
+      Vec tile[count()][2];
+      multiply<count(), false, false>(tile, a + first * a_row, a_row, b, PANEL, inner);
       for (int i = 0; i < count(); ++i) out(first + i, panel * PANEL, tile[i][0], tile[i][1]);
     });
   }
@@ -98,12 +98,15 @@ inline void gradient_panel(const float* u, std::ptrdiff_t u_row, int rows, const
     const float *u_part = u + done * u_row, *v_part = v + done * v_row;
     by_tiles(rows, [&](auto tile_rows, int first) {
       Vec tile[tile_rows()][2];
-      for (int i = 0; i < tile_rows(); ++i) {
-        float* at = into + (first + i) * PANEL;
-        tile[i][0] = done ? load(at) : Vec{};
-        tile[i][1] = done ? load(at + WIDTH) : Vec{};
+      if (done == 0) {
+        multiply<tile_rows(), true, false>(tile, u_part + first, u_row, v_part, v_row, count);
+      } else {
+        for (int i = 0; i < tile_rows(); ++i) {
+          const float* at = into + (first + i) * PANEL;
+          tile[i][0] = load(at), tile[i][1] = load(at + WIDTH);
+        }
+        multiply<tile_rows(), true, true>(tile, u_part + first, u_row, v_part, v_row, count);
       }
-      multiply<tile_rows(), true>(tile, u_part + first, u_row, v_part, v_row, count);
       for (int i = 0; i < tile_rows(); ++i) {
         store(into + (first + i) * PANEL, tile[i][0]);
         store(into + (first + i) * PANEL + WIDTH, tile[i][1]);

@@ -5,96 +5,102 @@
 #include "networks.h"
 #include "work.h"
 
+// Vectors of a layer's width have room for whole panels, as rows of buffers have: what lies behind the width is 0 and
+// stays so.
+inline int padded(int width) { return panels(width) * PANEL; }
+
 constexpr float BATCH_NORM_EPS = 1e-3f, BATCH_NORM_MOMENTUM = 0.01f;
 
 // (x − mean) / √(variance + ε) · scale + shift, column by column. The mean is taken off first: it may be many times as
 // large as what is left.
 struct Normalisation {
   Numbers mean, factor, shift;
+  int columns = 0;
 
   void shape(int width) {
-    for (Numbers* numbers : {&mean, &factor, &shift}) numbers->assign(width, 0.0f);
+    for (Numbers* numbers : {&mean, &factor, &shift}) numbers->assign(padded(width), 0.0f);
+    columns = width;
   }
 
   void of(const float* mean_, const float* variance, const float* scale, const float* shift_) {
-    for (size_t c = 0; c < factor.size(); ++c) {
+    for (int c = 0; c < columns; ++c) {
       mean[c] = mean_[c], shift[c] = shift_[c];
       factor[c] = scale[c] / std::sqrt(variance[c] + BATCH_NORM_EPS);
     }
   }
 
   void apply(const float* x, float* into) const {
-    const int width = static_cast<int>(factor.size());
-#pragma GCC ivdep
-    for (int c = 0; c < width; ++c) into[c] = (x[c] - mean[c]) * factor[c] + shift[c];
+    const float *means = mean.data(), *factors = factor.data(), *shifts = shift.data();
+    for (int c = 0; c < columns; c += WIDTH)
+      store(into + c, (load(x + c) - load(means + c)) * load(factors + c) + load(shifts + c));
   }
 };
 
-// Sums over a batch's columns, made part by part and put together in the order of the parts.
+// Two sums over a batch for each column, made part by part and put together in the order of the parts.
 struct ColumnSums {
   Numbers numbers;
-  int width = 0, parts = 0;
+  int room = 0, parts = 0;
 
-  void shape(int width_, int parts_) {
-    width = width_, parts = parts_;
-    numbers.assign(2 * static_cast<size_t>(width) * parts, 0.0f);
+  void shape(int width, int parts_) {
+    room = padded(width), parts = parts_;
+    numbers.assign(2 * static_cast<size_t>(room) * parts, 0.0f);
   }
 
-  float* first(int part) { return numbers.data() + 2 * static_cast<size_t>(part) * width; }
-  float* second(int part) { return first(part) + width; }
+  float* first(int part) { return numbers.data() + 2 * static_cast<size_t>(part) * room; }
+  float* second(int part) { return first(part) + room; }
 
-  // Both sums over all parts.
+  void clear(int part) { std::fill_n(first(part), 2 * room, 0.0f); }
+
+  // Both over all parts.
   void total(float* first_sum, float* second_sum) {
-    std::fill_n(first_sum, width, 0.0f), std::fill_n(second_sum, width, 0.0f);
+    std::fill_n(first_sum, room, 0.0f), std::fill_n(second_sum, room, 0.0f);
     for (int part = 0; part < parts; ++part)
-      for (int c = 0; c < width; ++c) first_sum[c] += first(part)[c], second_sum[c] += second(part)[c];
+      for (int c = 0; c < room; c += WIDTH) {
+        store(first_sum + c, load(first_sum + c) + load(first(part) + c));
+        store(second_sum + c, load(second_sum + c) + load(second(part) + c));
+      }
   }
 
   // A part's means and sums of squares about them.
   void measure(int part, const Rows& x, int first_row, int end) {
     float *mean = first(part), *squares = second(part);
     const float share = 1.0f / static_cast<float>(end - first_row);
-    std::fill_n(mean, width, 0.0f), std::fill_n(squares, width, 0.0f);
-    for (int m = first_row; m < end; ++m) add(x[m], mean);
-    for (int c = 0; c < width; ++c) mean[c] *= share;
-    for (int m = first_row; m < end; ++m) add_squares(x[m], mean, squares);
+    for (int c = 0; c < room; c += WIDTH) {
+      Vec sums{}, about{};
+      for (int m = first_row; m < end; ++m) sums += load(x[m] + c);
+      sums *= share;
+      for (int m = first_row; m < end; ++m) about += (load(x[m] + c) - sums) * (load(x[m] + c) - sums);
+      store(mean + c, sums), store(squares + c, about);
+    }
   }
 
   // Mean and variance over all parts (Chan et al. 1983, eq. 2.1), of ``rows`` rows.
   void moments(int rows, float* mean, float* variance) {
-    std::fill_n(mean, width, 0.0f), std::fill_n(variance, width, 0.0f);
+    std::fill_n(mean, room, 0.0f), std::fill_n(variance, room, 0.0f);
     for (int part = 0, before = 0; part < parts; ++part) {
       const int count = Work::end(part, rows) - Work::first(part);
       const float share = static_cast<float>(count) / static_cast<float>(before + count);
       const float weight = share * static_cast<float>(before);
-      for (int c = 0; c < width; ++c) {
-        const float off = first(part)[c] - mean[c];
-        mean[c] += off * share;
-        variance[c] += second(part)[c] + off * off * weight;
+      for (int c = 0; c < room; c += WIDTH) {
+        const Vec off = load(first(part) + c) - load(mean + c);
+        store(mean + c, load(mean + c) + off * share);
+        store(variance + c, load(variance + c) + load(second(part) + c) + off * off * weight);
       }
       before += count;
     }
-    for (int c = 0; c < width; ++c) variance[c] /= static_cast<float>(rows);
-  }
-
- private:
-  void add(const float* __restrict x, float* __restrict to) const {
-    for (int c = 0; c < width; ++c) to[c] += x[c];
-  }
-
-  void add_squares(const float* __restrict x, const float* __restrict mean, float* __restrict to) const {
-    for (int c = 0; c < width; ++c) to[c] += (x[c] - mean[c]) * (x[c] - mean[c]);
+    for (int c = 0; c < room; c += WIDTH) store(variance + c, load(variance + c) / static_cast<float>(rows));
   }
 };
 
 // One Q-function. Layer l: normalise its input, times the weights (in x out), bias, relu; the last one has one output.
 struct NormedCritic {
   struct Layer {
-    Matrix weight;  // unused in the last layer, whose weights are a vector
+    Matrix weight;  // unused in the last layer, whose weights are a vector:
     Parameter vector{}, bias{}, scale{}, shift{};
     Running running{};
     Normalisation now, later;    // by the batch's statistics; by the running ones
     Numbers mean, rstd;          // of the batch
+    Numbers weights;             // the vector's numbers, with room for whole panels
     Numbers by_scale, by_shift;  // gradients of scale and shift
     ColumnSums statistics, gradients;
     Buffer x, normed;            // what comes in, but for the first layer's; normalised
@@ -112,8 +118,8 @@ struct NormedCritic {
       Layer& layer = layers[l];
       layer.in = inputs, layer.out = l < widths.size() ? widths[l] : 1;
       layer.now.shape(inputs), layer.later.shape(inputs);
-      for (Numbers* numbers : {&layer.mean, &layer.rstd, &layer.by_scale, &layer.by_shift})
-        numbers->assign(inputs, 0.0f);
+      for (Numbers* numbers : {&layer.mean, &layer.rstd, &layer.weights, &layer.by_scale, &layer.by_shift})
+        numbers->assign(padded(inputs), 0.0f);
       layer.statistics.shape(inputs, Work::parts(rows)), layer.gradients.shape(inputs, Work::parts(rows));
       layer.normed.shape(rows, inputs), layer.by_normed.shape(rows, inputs);
       if (l > 0) layer.x.shape(rows, inputs);
@@ -127,6 +133,8 @@ struct NormedCritic {
   void pack() {
     for (size_t l = 0; l + 1 < layers.size(); ++l) layers[l].weight.pack();
   }
+
+  void copy_vector() { std::copy_n(layers.back().vector.value, layers.back().in, layers.back().weights.data()); }
 
   // ``input``'s rows for the first layer, its own for all others.
   Rows x(size_t l, const Rows& input) { return l == 0 ? input : layers[l].x.from(0); }
@@ -155,16 +163,16 @@ struct NormedCritic {
     for (int i = 0; i < count; ++i) {
       const float* x = last.x.numbers.data() + row(i) * last.x.stride;
       float* g = layers[l].gradient[at + i];
-      for (int c = 0; c < last.in; ++c) g[c] = x[c] > 0.0f ? dq[i] * last.vector.value[c] * last.later.factor[c] : 0.0f;
+      const float *weights = last.weights.data(), *factor = last.later.factor.data();
+      for (int c = 0; c < last.in; c += WIDTH)
+        store(g + c, where_positive(load(x + c), dq[i] * load(weights + c) * load(factor + c)));
     }
     for (; l > 0; --l)
       to_normed(l, at, count, 0, [&](int i, int column, Vec left, Vec right) {
-        float numbers[PANEL];
-        store(numbers, left), store(numbers + WIDTH, right);
         const float *x = layers[l].x[row(i)] + column, *factor = layers[l].later.factor.data() + column;
         float* g = layers[l - 1].gradient[at + i] + column;
-        for (int c = 0; c < std::min(PANEL, layers[l].in - column); ++c)
-          g[c] = x[c] > 0.0f ? numbers[c] * factor[c] : 0.0f;
+        store(g, where_positive(load(x), left * load(factor)));
+        store(g + WIDTH, where_positive(load(x + WIDTH), right * load(factor + WIDTH)));
       });
   }
 
@@ -173,8 +181,8 @@ struct NormedCritic {
   void to_input(int at, int count, int panel, Out&& out) {
     to_normed(0, at, count, panel, [&](int i, int column, Vec left, Vec right) {
       float numbers[PANEL];
-      store(numbers, left), store(numbers + WIDTH, right);
-      for (int c = 0; c < std::min(PANEL, layers[0].in - column); ++c) numbers[c] *= layers[0].later.factor[column + c];
+      const float* factor = layers[0].later.factor.data() + column;
+      store(numbers, left * load(factor)), store(numbers + WIDTH, right * load(factor + WIDTH));
       out(i, column, numbers);
     });
   }
@@ -220,6 +228,7 @@ class NormedCritics {
         layer.running = {running->mean + before, running->variance + before};
         ++running;
       }
+      all[i].copy_vector();
     }
   }
 
@@ -264,9 +273,11 @@ class NormedCritics {
     }
     pool.each(static_cast<int>(units_.size()), [&](int i) { step(units_[i]); });
     Work::count_steps(work_.in->critic, 4 * static_cast<int>(depth + 1));
-    for (NormedCritic& critic : all)
+    for (NormedCritic& critic : all) {
+      critic.copy_vector();
       for (NormedCritic::Layer& layer : critic.layers)
         layer.later.of(layer.running.mean, layer.running.variance, layer.scale.value, layer.shift.value);
+    }
     tell_critics(all, work_, losses);
   }
 
@@ -278,7 +289,7 @@ class NormedCritics {
 
   // By the batch's statistics; the running ones move toward them.
   void normalise(NormedCritic::Layer& layer, ColumnSums& statistics) const {
-    Numbers variance(layer.in);
+    Numbers variance(padded(layer.in));
     statistics.moments(rows_, layer.mean.data(), variance.data());
     for (int c = 0; c < layer.in; ++c) {
       layer.rstd[c] = 1.0f / std::sqrt(variance[c] + BATCH_NORM_EPS);
@@ -300,16 +311,15 @@ class NormedCritics {
     }
   }
 
-  // Of the last layer, whose weights are a vector: Σ dL/dq · x̂ and Σ dL/dq.
+  // Of the last layer, whose weights are a vector: Σ dL/dq and Σ dL/dq · x̂, the former in the first column.
   void first_sums(NormedCritic& critic, int part, int first, int end) const {
     NormedCritic::Layer& layer = critic.layers.back();
-    float *along = layer.gradients.second(part), *by_q = layer.gradients.first(part);
-    std::fill_n(along, layer.in, 0.0f), by_q[0] = 0.0f;
+    layer.gradients.clear(part);
+    float *by_q = layer.gradients.first(part), *along = layer.gradients.second(part);
     for (int m = first; m < std::min(end, spec_.batch); ++m) {
-      const float* x = layer.x[m];
-      const float by = critic.by_q[m];
-      for (int c = 0; c < layer.in; ++c) along[c] += by * (x[c] - layer.mean[c]) * layer.rstd[c];
-      by_q[0] += by;
+      for (int c = 0; c < layer.in; c += WIDTH)
+        store(along + c, load(along + c) + critic.by_q[m] * normed(layer, layer.x[m], c));
+      by_q[0] += critic.by_q[m];
     }
   }
 
@@ -319,8 +329,8 @@ class NormedCritics {
     layer.gradients.total(layer.by_shift.data(), layer.by_scale.data());
     const float by_q = layer.by_shift[0];
     for (int c = 0; c < layer.in; ++c) {
-      layer.by_shift[c] = by_q * layer.vector.value[c];
-      layer.by_scale[c] *= layer.vector.value[c];
+      layer.by_shift[c] = by_q * layer.weights[c];
+      layer.by_scale[c] *= layer.weights[c];
     }
   }
 
@@ -330,10 +340,9 @@ class NormedCritics {
     NormedCritic::Layer &layer = critic.layers[l], &below = critic.layers[l - 1];
     const bool last = l + 1 == critic.layers.size();
     for (int m = first; m < end; ++m) {
-      const float *x = layer.x[m], *u = last ? layer.vector.value : layer.by_normed[m];
       // In the last layer all columns share one factor; rows of (s', a') have none but through the statistics.
       const float factor = !last ? 1.0f : m < spec_.batch ? critic.by_q[m] : 0.0f;
-      unnormalise(layer, x, u, factor, below.gradient[m]);
+      unnormalise(layer, layer.x[m], last ? layer.weights.data() : layer.by_normed[m], factor, below.gradient[m]);
     }
     const Rows u = below.by_normed.from(0);
     critic.to_normed(l - 1, first, end - first, 0, [&](int i, int column, Vec left, Vec right) {
@@ -341,27 +350,27 @@ class NormedCritics {
       store(to, left), store(to + WIDTH, right);
     });
     const Rows x = l == 1 ? work_.both.from(0) : below.x.from(0);
+    below.gradients.clear(part);
     float *plain = below.gradients.first(part), *along = below.gradients.second(part);
-    std::fill_n(plain, below.in, 0.0f), std::fill_n(along, below.in, 0.0f);
-    for (int m = first; m < end; ++m) add(below, x[m], u[m], plain, along);
+    for (int m = first; m < end; ++m)
+      for (int c = 0; c < below.in; c += WIDTH) {
+        store(plain + c, load(plain + c) + load(u[m] + c));
+        store(along + c, load(along + c) + load(u[m] + c) * normed(below, x[m], c));
+      }
   }
 
-  // dL/dx = scale / σ (u − mean u − x̂ mean(u x̂)) (Ioffe and Szegedy 2015, section 3), where x > 0.
-  void unnormalise(const NormedCritic::Layer& layer, const float* __restrict x, const float* __restrict u, float factor,
-                   float* __restrict into) const {
+  // x̂ of WIDTH columns.
+  static Vec normed(const NormedCritic::Layer& layer, const float* x, int column) {
+    return (load(x + column) - load(layer.mean.data() + column)) * load(layer.rstd.data() + column);
+  }
+
+  // dL/dx = scale / σ (u − mean u − x̂ mean(u x̂)) (Ioffe and Szegedy 2015, section 3), where x > 0; u = factor · ``u``.
+  void unnormalise(const NormedCritic::Layer& layer, const float* x, const float* u, float factor, float* into) const {
     const float share = 1.0f / static_cast<float>(rows_);
-    for (int c = 0; c < layer.in; ++c) {
-      const float normed = (x[c] - layer.mean[c]) * layer.rstd[c];
-      const float off = factor * u[c] - share * (layer.by_shift[c] + normed * layer.by_scale[c]);
-      into[c] = x[c] > 0.0f ? layer.now.factor[c] * off : 0.0f;
-    }
-  }
-
-  static void add(const NormedCritic::Layer& layer, const float* __restrict x, const float* __restrict u,
-                  float* __restrict plain, float* __restrict along) {
-    for (int c = 0; c < layer.in; ++c) {
-      plain[c] += u[c];
-      along[c] += u[c] * (x[c] - layer.mean[c]) * layer.rstd[c];
+    for (int c = 0; c < layer.in; c += WIDTH) {
+      const Vec means = load(layer.by_shift.data() + c) + normed(layer, x, c) * load(layer.by_scale.data() + c);
+      const Vec off = factor * load(u + c) - share * means;
+      store(into + c, where_positive(load(x + c), load(layer.now.factor.data() + c) * off));
     }
   }
 
@@ -385,7 +394,7 @@ class NormedCritics {
   void step_last(NormedCritic& critic) const {
     NormedCritic::Layer& layer = critic.layers.back();
     float bias = 0.0f;
-    Numbers gradient(layer.in, 0.0f), along(layer.in, 0.0f);
+    Numbers gradient(padded(layer.in)), along(padded(layer.in));
     layer.gradients.total(gradient.data(), along.data());
     bias = gradient[0];
     for (int c = 0; c < layer.in; ++c) gradient[c] = layer.scale.value[c] * along[c] + layer.shift.value[c] * bias;
