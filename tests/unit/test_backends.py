@@ -412,11 +412,7 @@ CPP_BUGS = {
     "squashing has no density": ("gaussian.h", "by_log_prob * 2.0f * action[j] +", ""),
     "no second moment": ("adam.h", "second[i] * beta2 +", ""),
     "the target jumps": ("adam.h", "polyak * (value[i] - target[i])", "(value[i] - target[i])"),
-    "weights are not packed anew": (
-        "layer.h",
-        "std::copy_n(parameter.value + number(r, column), PANEL,",
-        "if (false) std::copy_n(parameter.value + number(r, column), PANEL,",
-    ),
+    "weights are not packed anew": ("layer.h", "      pack(first, next);\n", ""),
     "LayerNorm forgets its mean": ("layer.h", "(load(gradient + i) - mean - load", "(load(gradient + i) - load"),
     "scale gets shift's gradient": ("layer.h", "load(to_scale + i) + g * n", "load(to_scale + i) + g"),
     "statistics of (s, a) alone": ("normed_critics.h", "statistics.moments(rows_,", "statistics.moments(spec_.batch,"),
@@ -425,9 +421,17 @@ CPP_BUGS = {
         "layer.running.mean[c] += BATCH_NORM_MOMENTUM",
         "layer.running.mean[c] += 0.0f",
     ),
-    "the batch's mean has no gradient": ("normed_critics.h", "share * (layer.by_shift[c] +", "share * ("),
-    "the batch's variance has no gradient": ("normed_critics.h", "+ normed * layer.by_scale[c])", ")"),
-    "the last rows are left out": ("matrix.h", "rest<TILE_ROWS - 1>(rows - first, first, work);", ""),
+    "the batch's mean has no gradient": (
+        "normed_critics.h",
+        "const Vec means = load(layer.by_shift.data() + c) +",
+        "const Vec means =",
+    ),
+    "the batch's variance has no gradient": (
+        "normed_critics.h",
+        "+ normed(layer, x, c) * load(layer.by_scale.data() + c)",
+        "",
+    ),
+    "the last rows are left out": ("matrix.h", "if (left > 0) tile_of<TILE_ROWS>(left, first, work);", ""),
 }
 
 

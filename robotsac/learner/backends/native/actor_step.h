@@ -15,12 +15,9 @@ class ActorStep {
     input_.shape(groups_ * spec_.batch, spec_.obs);
     by_action_.shape(spec_.batch, spec_.act);
     for (Numbers* numbers : {&log_prob_, &value_}) numbers->assign(spec_.batch, 0.0f);
-    for (size_t l = 0; l < actor_.layers.size(); ++l) {
-      const int layer = static_cast<int>(l);
-      for (int c = 0; c < actor_.layers[l].weight.columns; c += PANEL) units_.push_back({0, layer, c});
-      units_.push_back({0, layer, -1});
-    }
-    longest_first(units_, [&](const Unit& unit) { return actor_.layers[unit.layer].weight.rows; });
+    for (size_t l = 0; l < actor_.layers.size(); ++l)
+      add_units(units_, 0, static_cast<int>(l), actor_.layers[l].weight.rows, spec_.threads);
+    longest_first(units_, [&](const Unit& unit) { return actor_.layers[unit.layer].weight.columns; });
   }
 
   void attach() {
@@ -42,8 +39,7 @@ class ActorStep {
   // One step against ``critics``, and one of the temperature.
   template <class Critic>
   void learn(Pool& pool, std::vector<Critic>& critics, Losses& losses) {
-    pool.each(Work::parts(spec_.batch),
-              [&](int part) { act(critics, Work::first(part), Work::end(part, spec_.batch)); });
+    work_.by_rows(pool, spec_.batch, [&](int first, int end) { act(critics, first, end); });
     pool.each(static_cast<int>(units_.size()), [&](int i) { step(units_[i]); });
     Work::count_steps(work_.in->actor, 2 * static_cast<int>(actor_.layers.size()));
     step_temperature(losses);
@@ -135,7 +131,7 @@ class ActorStep {
       by_q[count] = -share / static_cast<float>(spec_.batch);
       rows[count++] = m;
     }
-    critic.backward(by_q, first, count, [&](int i) { return rows[i]; }, nullptr);
+    critic.backward(by_q, first, count, [&](int i) { return rows[i]; }, [](int) { return nullptr; });
     critic.to_input(first, count, spec_.obs / PANEL, [&](int i, int column, const float* numbers) {
       for (int j = 0; j < PANEL; ++j)
         if (const int action = column + j - spec_.obs; action >= 0 && action < spec_.act)
@@ -146,20 +142,13 @@ class ActorStep {
   void step(const Unit& unit) {
     Actor::Layer& layer = actor_.layers[unit.layer];
     const int samples = groups_ * spec_.batch;
-    if (unit.column < 0) {
-      Numbers gradient(layer.weight.rows, 0.0f);
-      for (int m = 0; m < samples; ++m) {
-        const float* by_output = layer.gradient[m];
-#pragma GCC ivdep
-        for (int i = 0; i < layer.weight.rows; ++i) gradient[i] += by_output[i];
-      }
-      return adam(layer.bias, 0, gradient.data(), layer.weight.rows, Work::rates(work_.in->actor_adam, layer.bias));
-    }
-    Buffer& input = unit.layer == 0 ? input_ : actor_.layers[unit.layer - 1].output;
-    float* gradient = gradient_room(layer.weight.rows);
-    gradient_panel(layer.gradient[0], layer.gradient.stride, layer.weight.rows, input[0] + unit.column, input.stride,
-                   samples, gradient);
-    layer.weight.step(unit.column, gradient, Work::rates(work_.in->actor_adam, layer.weight.parameter));
+    const Rows input = unit.layer == 0 ? input_.from(0) : actor_.layers[unit.layer - 1].output.from(0);
+    const Rows by_output = layer.gradient.from(0);
+    if (unit.end == 0)
+      return step_bias(layer.bias, layer.weight.rows, by_output, samples,
+                       Work::rates(work_.in->actor_adam, layer.bias));
+    step_weight(layer.weight, unit, by_output, input, samples,
+                Work::rates(work_.in->actor_adam, layer.weight.parameter));
   }
 
   // J(α) = −α (mean log π + H̄), one step on log α (2018b, eq. 18); what is told is α before it.

@@ -25,55 +25,61 @@ struct Matrix {
     by_row.assign(static_cast<size_t>(panels(rows)) * columns * PANEL, 0.0f);
   }
 
-  // The panel of columns from ``column`` on, from the parameter's numbers as they are now.
-  void pack(int column) {
-    const int width = std::min(PANEL, columns - column);
-    float* panel = by_column.data() + static_cast<size_t>(column / PANEL) * rows * PANEL;
-    for (int r = 0; r < rows; ++r) std::copy_n(parameter.value + number(r, column), width, panel + r * PANEL);
-    transpose(column, width);
-    if (parameter.target == nullptr) return;
-    panel = target_panel(column);
-    for (int r = 0; r < rows; ++r) std::copy_n(parameter.target + number(r, column), width, panel + r * PANEL);
-  }
+  void pack() { pack(0, rows); }
 
-  void pack() {
-    for (int column = 0; column < columns; column += PANEL) pack(column);
-  }
-
-  // One step of Adam on the columns of a panel, down ``gradient`` [row][PANEL].
-  void step(int column, const float* gradient, const Rates& rates) {
-    if (column + PANEL > columns) {
-      for (int r = 0; r < rows; ++r) adam(parameter, number(r, column), gradient + r * PANEL, columns - column, rates);
-      return pack(column);
+  // One step of Adam on rows ``first`` to ``end`` - 1, down ``gradient`` [row][stride]. ``first`` begins a panel of
+  // rows.
+  void step(int first, int end, const float* gradient, std::ptrdiff_t stride, const Rates& rates) {
+    // What has moved is packed while it is in the cache.
+    for (int next; first < end; gradient += (next - first) * stride, first = next) {
+      next = std::min(first + PANEL, end);
+      if (stride == columns) {
+        adam(parameter, number(first), gradient, (next - first) * columns, rates);
+      } else {
+        for (int r = first; r < next; ++r) adam(parameter, number(r), gradient + (r - first) * stride, columns, rates);
+      }
+      pack(first, next);
     }
-    float* panel = by_column.data() + static_cast<size_t>(column / PANEL) * rows * PANEL;
-    for (int r = 0; r < rows; ++r) {
-      adam(parameter, number(r, column), gradient + r * PANEL, PANEL, rates);
-      std::copy_n(parameter.value + number(r, column), PANEL, panel + r * PANEL);
-    }
-    transpose(column, PANEL);
-    if (parameter.target == nullptr) return;
-    panel = target_panel(column);
-    for (int r = 0; r < rows; ++r) std::copy_n(parameter.target + number(r, column), PANEL, panel + r * PANEL);
   }
 
  private:
-  long number(int row, int column) const { return static_cast<long>(row) * columns + column; }
+  long number(int row) const { return static_cast<long>(row) * columns; }
 
-  float* target_panel(int column) {
-    if (target_by_column.empty()) target_by_column.resize(by_column.size(), 0.0f);
-    return target_by_column.data() + static_cast<size_t>(column / PANEL) * rows * PANEL;
+  // The packed copies of rows ``first`` to ``end`` - 1, from the parameter's numbers as they are now.
+  void pack(int first, int end) {
+    copy(parameter.value, first, end, by_column);
+    for (int r = first; r < end; r += PANEL) transpose(r, std::min(PANEL, end - r));
+    if (parameter.target == nullptr) return;
+    if (target_by_column.size() != by_column.size()) target_by_column.assign(by_column.size(), 0.0f);
+    copy(parameter.target, first, end, target_by_column);
   }
 
-  // by_row's share of a panel of columns.
-  void transpose(int column, int width) {
-    const float* panel = by_column.data() + static_cast<size_t>(column / PANEL) * rows * PANEL;
-    for (int first = 0; first < rows; first += PANEL, panel += PANEL * PANEL) {
-      float* to = by_row.data() + (static_cast<size_t>(first / PANEL) * columns + column) * PANEL;
-      const int count = std::min(PANEL, rows - first);
-      for (int c = 0; c < width; ++c)
-        for (int r = 0; r < count; ++r) to[c * PANEL + r] = panel[r * PANEL + c];
+  void copy(const float* from, int first, int end, Numbers& panels_of_columns) const {
+    for (int column = 0; column < columns; column += PANEL) {
+      const int width = std::min(PANEL, columns - column);
+      float* panel = panels_of_columns.data() + static_cast<size_t>(column / PANEL) * rows * PANEL;
+      for (int r = first; r < end; ++r) {
+        const float* at = from + number(r) + column;
+        if (width == PANEL) {
+          store(panel + r * PANEL, load(at)), store(panel + r * PANEL + WIDTH, load(at + WIDTH));
+        } else {
+          std::copy_n(at, width, panel + r * PANEL);
+        }
+      }
     }
+  }
+
+  // ``count`` rows of one panel of rows.
+  void transpose(int first, int count) {
+    float* to = by_row.data() + static_cast<size_t>(first / PANEL) * columns * PANEL;
+    const float* from = parameter.value + number(first);
+    if (count == PANEL) {
+      for (int c = 0; c < columns; ++c, to += PANEL)
+        for (int r = 0; r < PANEL; ++r) to[r] = from[static_cast<long>(r) * columns + c];
+      return;
+    }
+    for (int c = 0; c < columns; ++c, to += PANEL)
+      for (int r = 0; r < count; ++r) to[r] = from[static_cast<long>(r) * columns + c];
   }
 };
 

@@ -57,20 +57,28 @@ template <int ROWS, bool ADJACENT, bool MORE>
   for (int i = 0; i < ROWS; ++i) tile[i][0] = left_sums[i], tile[i][1] = right_sums[i];
 }
 
-// Calls ``work`` with std::integral_constant<int, rows> and the first row, for all rows, TILE_ROWS at a time.
+// Calls ``work`` with std::integral_constant<int, count> and ``first``; ``count`` is 1 to ROWS.
 template <int ROWS, class Work>
-inline void rest(int rows, int first, Work&& work) {
+inline void tile_of(int count, int first, Work&& work) {
   if constexpr (ROWS > 0) {
-    if (rows == ROWS) return work(std::integral_constant<int, ROWS>{}, first);
-    rest<ROWS - 1>(rows, first, work);
+    if (count == ROWS) return work(std::integral_constant<int, ROWS>{}, first);
+    tile_of<ROWS - 1>(count, first, work);
   }
 }
 
+// All rows in tiles. The last two share what is left rather than that one is full and the other has too few sums at
+// once to keep the processor busy while each waits for its predecessor.
 template <class Work>
 inline void by_tiles(int rows, Work&& work) {
-  int first = 0;
-  for (; first + TILE_ROWS <= rows; first += TILE_ROWS) work(std::integral_constant<int, TILE_ROWS>{}, first);
-  rest<TILE_ROWS - 1>(rows - first, first, work);
+  int first = 0, left = rows;
+  for (; left == TILE_ROWS || left > TILE_ROWS + TILE_ROWS / 2; first += TILE_ROWS, left -= TILE_ROWS)
+    work(std::integral_constant<int, TILE_ROWS>{}, first);
+  if (left > TILE_ROWS) {
+    const int half = (left + 1) / 2;
+    tile_of<TILE_ROWS>(half, first, work);
+    first += half, left -= half;
+  }
+  if (left > 0) tile_of<TILE_ROWS>(left, first, work);
 }
 
 // a (rows x inner) times packed panels; ``out(row, column, left, right)`` takes PANEL numbers of the product.
@@ -87,30 +95,30 @@ inline void product(const float* a, std::ptrdiff_t a_row, int rows, int inner, c
   }
 }
 
-constexpr int SAMPLES_AT_ONCE = 128;  // of a gradient: what both operands have of so many fits the first cache
+constexpr int SAMPLES_AT_ONCE =
+    64;  // of a gradient: what both operands have of so many fits the first cache, and leaves room
 
-// Transposed product over ``samples``: into[r * PANEL + c] = sum over m of u[m * u_row + r] * v[m * v_row + c], r <
-// rows.
-inline void gradient_panel(const float* u, std::ptrdiff_t u_row, int rows, const float* v, std::ptrdiff_t v_row,
-                           int samples, float* into) {
+// Transposed product over ``samples``: into[r * stride + c] = sum over m of u[m * u_row + r] * v[m * v_row + c], r <
+// rows, c < columns; ``stride`` has room for whole panels.
+inline void gradient_rows(const float* u, std::ptrdiff_t u_row, int rows, const float* v, std::ptrdiff_t v_row,
+                          int columns, int samples, float* into, std::ptrdiff_t stride) {
   for (int done = 0; done < samples; done += SAMPLES_AT_ONCE) {
     const int count = std::min(SAMPLES_AT_ONCE, samples - done);
-    const float *u_part = u + done * u_row, *v_part = v + done * v_row;
-    by_tiles(rows, [&](auto tile_rows, int first) {
-      Vec tile[tile_rows()][2];
-      if (done == 0) {
-        multiply<tile_rows(), true, false>(tile, u_part + first, u_row, v_part, v_row, count);
-      } else {
-        for (int i = 0; i < tile_rows(); ++i) {
-          const float* at = into + (first + i) * PANEL;
-          tile[i][0] = load(at), tile[i][1] = load(at + WIDTH);
+    for (int column = 0; column < columns; column += PANEL) {
+      const float *u_part = u + done * u_row, *v_part = v + done * v_row + column;
+      by_tiles(rows, [&](auto tile_rows, int first) {
+        Vec tile[tile_rows()][2];
+        float* at = into + first * stride + column;
+        if (done == 0) {
+          multiply<tile_rows(), true, false>(tile, u_part + first, u_row, v_part, v_row, count);
+        } else {
+          for (int i = 0; i < tile_rows(); ++i)
+            tile[i][0] = load(at + i * stride), tile[i][1] = load(at + i * stride + WIDTH);
+          multiply<tile_rows(), true, true>(tile, u_part + first, u_row, v_part, v_row, count);
         }
-        multiply<tile_rows(), true, true>(tile, u_part + first, u_row, v_part, v_row, count);
-      }
-      for (int i = 0; i < tile_rows(); ++i) {
-        store(into + (first + i) * PANEL, tile[i][0]);
-        store(into + (first + i) * PANEL + WIDTH, tile[i][1]);
-      }
-    });
+        for (int i = 0; i < tile_rows(); ++i)
+          store(at + i * stride, tile[i][0]), store(at + i * stride + WIDTH, tile[i][1]);
+      });
+    }
   }
 }

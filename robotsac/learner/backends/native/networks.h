@@ -103,10 +103,10 @@ struct Critic {
   }
 
   // From dL/dq of some rows back to dL/d(what the first layer's product gave). ``row(i)`` is the row of the batch that
-  // the i-th of ``count`` gradients belongs to; the gradients lie at ``at`` + i. ``sums``: where LayerNorm's parameters
-  // have their gradients added, [layer][scale, shift][width], or null.
-  template <class Row>
-  void backward(const float* dq, int at, int count, Row&& row, float* sums) {
+  // the i-th of ``count`` gradients belongs to; the gradients lie at ``at`` + i. ``sums(i)`` is where it adds those of
+  // LayerNorm's parameters, [layer][scale, shift][width], or null.
+  template <class Row, class Sums>
+  void backward(const float* dq, int at, int count, Row&& row, Sums&& sums) {
     size_t l = hidden.size() - 1;
     for (int i = 0; i < count; ++i) {
       const float* h = hidden[l].output[row(i)];
@@ -117,10 +117,12 @@ struct Critic {
     }
     for (;; --l) {
       Hidden& layer = hidden[l];
-      float* to = sums == nullptr ? nullptr : sums + sums_before(l);
-      for (int i = 0; layer_norm && i < count; ++i)
+      for (int i = 0; layer_norm && i < count; ++i) {
+        float* to = sums(i);
+        if (to != nullptr) to += sums_before(l);
         normalise_back(layer.gradient[at + i], layer.normed[row(i)], layer.scale.value, layer.rstd[row(i)], width(l),
                        to, to == nullptr ? nullptr : to + width(l));
+      }
       if (l == 0) return;
       Hidden& below = hidden[l - 1];
       product(layer.gradient[at], layer.gradient.stride, count, width(l), layer.weight.by_row.data(), 0,

@@ -36,57 +36,58 @@ struct Normalisation {
   }
 };
 
-// Two sums over a batch for each column, made part by part and put together in the order of the parts.
+// Two sums over a batch for each column, block by block (see SUMMED_ROWS).
 struct ColumnSums {
   Numbers numbers;
-  int room = 0, parts = 0;
+  int room = 0, count = 0;  // columns; blocks
 
-  void shape(int width, int parts_) {
-    room = padded(width), parts = parts_;
-    numbers.assign(2 * static_cast<size_t>(room) * parts, 0.0f);
+  void shape(int width, int rows) {
+    room = padded(width), count = blocks(rows);
+    numbers.assign(2 * static_cast<size_t>(room) * count, 0.0f);
   }
 
-  float* first(int part) { return numbers.data() + 2 * static_cast<size_t>(part) * room; }
-  float* second(int part) { return first(part) + room; }
+  float* first(int block) { return numbers.data() + 2 * static_cast<size_t>(block) * room; }
+  float* second(int block) { return first(block) + room; }
 
-  void clear(int part) { std::fill_n(first(part), 2 * room, 0.0f); }
+  void clear(int block) { std::fill_n(first(block), 2 * room, 0.0f); }
 
-  // Both over all parts.
+  // Both over all blocks.
   void total(float* first_sum, float* second_sum) {
     std::fill_n(first_sum, room, 0.0f), std::fill_n(second_sum, room, 0.0f);
-    for (int part = 0; part < parts; ++part)
+    for (int block = 0; block < count; ++block)
       for (int c = 0; c < room; c += WIDTH) {
-        store(first_sum + c, load(first_sum + c) + load(first(part) + c));
-        store(second_sum + c, load(second_sum + c) + load(second(part) + c));
+        store(first_sum + c, load(first_sum + c) + load(first(block) + c));
+        store(second_sum + c, load(second_sum + c) + load(second(block) + c));
       }
   }
 
-  // A part's means and sums of squares about them.
-  void measure(int part, const Rows& x, int first_row, int end) {
-    float *mean = first(part), *squares = second(part);
-    const float share = 1.0f / static_cast<float>(end - first_row);
-    for (int c = 0; c < room; c += WIDTH) {
-      Vec sums{}, about{};
-      for (int m = first_row; m < end; ++m) sums += load(x[m] + c);
-      sums *= share;
-      for (int m = first_row; m < end; ++m) about += (load(x[m] + c) - sums) * (load(x[m] + c) - sums);
-      store(mean + c, sums), store(squares + c, about);
-    }
+  // Means and sums of squares about them, of the blocks of some rows.
+  void measure(const Rows& x, int first_row, int end_row) {
+    by_blocks(first_row, end_row, [&](int block, int begin, int end) {
+      const float share = 1.0f / static_cast<float>(end - begin);
+      for (int c = 0; c < room; c += WIDTH) {
+        Vec mean{}, squares{};
+        for (int m = begin; m < end; ++m) mean += load(x[m] + c);
+        mean *= share;
+        for (int m = begin; m < end; ++m) squares += (load(x[m] + c) - mean) * (load(x[m] + c) - mean);
+        store(first(block) + c, mean), store(second(block) + c, squares);
+      }
+    });
   }
 
-  // Mean and variance over all parts (Chan et al. 1983, eq. 2.1), of ``rows`` rows.
+  // Mean and variance over all blocks (Chan et al. 1983, eq. 2.1), of ``rows`` rows.
   void moments(int rows, float* mean, float* variance) {
     std::fill_n(mean, room, 0.0f), std::fill_n(variance, room, 0.0f);
-    for (int part = 0, before = 0; part < parts; ++part) {
-      const int count = Work::end(part, rows) - Work::first(part);
-      const float share = static_cast<float>(count) / static_cast<float>(before + count);
+    for (int block = 0, before = 0; before < rows; ++block) {
+      const int more = std::min(SUMMED_ROWS, rows - before);
+      const float share = static_cast<float>(more) / static_cast<float>(before + more);
       const float weight = share * static_cast<float>(before);
       for (int c = 0; c < room; c += WIDTH) {
-        const Vec off = load(first(part) + c) - load(mean + c);
+        const Vec off = load(first(block) + c) - load(mean + c);
         store(mean + c, load(mean + c) + off * share);
-        store(variance + c, load(variance + c) + load(second(part) + c) + off * off * weight);
+        store(variance + c, load(variance + c) + load(second(block) + c) + off * off * weight);
       }
-      before += count;
+      before += more;
     }
     for (int c = 0; c < room; c += WIDTH) store(variance + c, load(variance + c) / static_cast<float>(rows));
   }
@@ -120,7 +121,7 @@ struct NormedCritic {
       layer.now.shape(inputs), layer.later.shape(inputs);
       for (Numbers* numbers : {&layer.mean, &layer.rstd, &layer.weights, &layer.by_scale, &layer.by_shift})
         numbers->assign(padded(inputs), 0.0f);
-      layer.statistics.shape(inputs, Work::parts(rows)), layer.gradients.shape(inputs, Work::parts(rows));
+      layer.statistics.shape(inputs, rows), layer.gradients.shape(inputs, rows);
       layer.normed.shape(rows, inputs), layer.by_normed.shape(rows, inputs);
       if (l > 0) layer.x.shape(rows, inputs);
       if (l == widths.size()) break;
@@ -156,8 +157,8 @@ struct NormedCritic {
   }
 
   // The way back by the running statistics; see Critic::backward.
-  template <class Row>
-  void backward(const float* dq, int at, int count, Row&& row, float*) {
+  template <class Row, class Sums>
+  void backward(const float* dq, int at, int count, Row&& row, Sums&&) {
     const Layer& last = layers.back();
     size_t l = layers.size() - 2;
     for (int i = 0; i < count; ++i) {
@@ -200,19 +201,15 @@ class NormedCritics {
  public:
   std::vector<NormedCritic> all;
 
-  explicit NormedCritics(Work& work)
-      : work_(work), spec_(work.spec), rows_(2 * spec_.batch), parts_(Work::parts(rows_)) {
+  explicit NormedCritics(Work& work) : work_(work), spec_(work.spec), rows_(2 * spec_.batch) {
     const std::vector<int> widths(spec_.critic_widths, spec_.critic_widths + spec_.critic_depth);
     all.resize(spec_.critics);
     for (NormedCritic& critic : all) critic.shape(spec_.obs + spec_.act, widths, rows_);
     for (int i = 0; i < spec_.critics; ++i) {
-      for (int l = 0; l < spec_.critic_depth; ++l) {
-        for (int c = 0; c < widths[l]; c += PANEL) units_.push_back({i, l, c});
-        units_.push_back({i, l, -1});
-      }
-      units_.push_back({i, spec_.critic_depth, -1});
+      for (int l = 0; l < spec_.critic_depth; ++l) add_units(units_, i, l, all[i].layers[l].in, spec_.threads);
+      units_.push_back({i, spec_.critic_depth, 0, 0});
     }
-    longest_first(units_, [&](const Unit& unit) { return all[unit.network].layers[unit.layer].in; });
+    longest_first(units_, [&](const Unit& unit) { return all[unit.network].layers[unit.layer].out; });
   }
 
   void attach() {
@@ -240,31 +237,30 @@ class NormedCritics {
   template <class ActNext>
   void learn(Pool& pool, ActNext&& act_next, Losses& losses) {
     const size_t depth = all[0].layers.size() - 1;
-    pool.each(Work::parts(spec_.batch), [&](int part) {
-      const int first = Work::first(part), end = Work::end(part, spec_.batch);
+    work_.by_rows(pool, spec_.batch, [&](int first, int end) {
       work_.read(first, end);
       act_next(first, end);
     });
     // All critics are given the same.
     ColumnSums& given = all[0].layers[0].statistics;
-    each_part(pool, [&](int part, int first, int end) { given.measure(part, work_.both.from(0), first, end); });
+    work_.by_rows(pool, rows_, [&](int first, int end) { given.measure(work_.both.from(0), first, end); });
     for (size_t l = 0; l <= depth; ++l) {
       for (NormedCritic& critic : all) normalise(critic.layers[l], l == 0 ? given : critic.layers[l].statistics);
-      each_part(pool, [&](int part, int first, int end) {
+      work_.by_rows(pool, rows_, [&](int first, int end) {
         for (NormedCritic& critic : all) {
           critic.forward(l, work_.both.from(0), first, end, critic.layers[l].now);
-          if (l < depth) critic.layers[l + 1].statistics.measure(part, critic.layers[l + 1].x.from(0), first, end);
+          if (l < depth) critic.layers[l + 1].statistics.measure(critic.layers[l + 1].x.from(0), first, end);
         }
       });
     }
     bellman_target();
-    each_part(pool, [&](int part, int first, int end) {
-      for (NormedCritic& critic : all) first_sums(critic, part, first, end);
+    work_.by_rows(pool, rows_, [&](int first, int end) {
+      for (NormedCritic& critic : all) first_sums(critic, first, end);
     });
     for (NormedCritic& critic : all) last_gradients(critic);
     for (size_t l = depth; l > 0; --l) {
-      each_part(pool, [&](int part, int first, int end) {
-        for (NormedCritic& critic : all) back(critic, l, part, first, end);
+      work_.by_rows(pool, rows_, [&](int first, int end) {
+        for (NormedCritic& critic : all) back(critic, l, first, end);
       });
       for (NormedCritic& critic : all) {
         NormedCritic::Layer& layer = critic.layers[l - 1];
@@ -282,11 +278,6 @@ class NormedCritics {
   }
 
  private:
-  template <class Each>
-  void each_part(Pool& pool, Each&& each) {
-    pool.each(parts_, [&](int part) { each(part, Work::first(part), Work::end(part, rows_)); });
-  }
-
   // By the batch's statistics; the running ones move toward them.
   void normalise(NormedCritic::Layer& layer, ColumnSums& statistics) const {
     Numbers variance(padded(layer.in));
@@ -312,15 +303,17 @@ class NormedCritics {
   }
 
   // Of the last layer, whose weights are a vector: Σ dL/dq and Σ dL/dq · x̂, the former in the first column.
-  void first_sums(NormedCritic& critic, int part, int first, int end) const {
+  void first_sums(NormedCritic& critic, int first, int end) const {
     NormedCritic::Layer& layer = critic.layers.back();
-    layer.gradients.clear(part);
-    float *by_q = layer.gradients.first(part), *along = layer.gradients.second(part);
-    for (int m = first; m < std::min(end, spec_.batch); ++m) {
-      for (int c = 0; c < layer.in; c += WIDTH)
-        store(along + c, load(along + c) + critic.by_q[m] * normed(layer, layer.x[m], c));
-      by_q[0] += critic.by_q[m];
-    }
+    by_blocks(first, end, [&](int block, int begin, int stop) {
+      layer.gradients.clear(block);
+      float *by_q = layer.gradients.first(block), *along = layer.gradients.second(block);
+      for (int m = begin; m < std::min(stop, spec_.batch); ++m) {
+        for (int c = 0; c < layer.in; c += WIDTH)
+          store(along + c, load(along + c) + critic.by_q[m] * normed(layer, layer.x[m], c));
+        by_q[0] += critic.by_q[m];
+      }
+    });
   }
 
   // Gradients of the last layer's scale and shift; its weights' follow from the same sums, see ``step_last``.
@@ -336,7 +329,7 @@ class NormedCritics {
 
   // From dL/d(normed) of layer ``l`` back through the normalisation and the relu below it, and on to that of layer l
   // - 1.
-  void back(NormedCritic& critic, size_t l, int part, int first, int end) const {
+  void back(NormedCritic& critic, size_t l, int first, int end) const {
     NormedCritic::Layer &layer = critic.layers[l], &below = critic.layers[l - 1];
     const bool last = l + 1 == critic.layers.size();
     for (int m = first; m < end; ++m) {
@@ -350,13 +343,15 @@ class NormedCritics {
       store(to, left), store(to + WIDTH, right);
     });
     const Rows x = l == 1 ? work_.both.from(0) : below.x.from(0);
-    below.gradients.clear(part);
-    float *plain = below.gradients.first(part), *along = below.gradients.second(part);
-    for (int m = first; m < end; ++m)
-      for (int c = 0; c < below.in; c += WIDTH) {
-        store(plain + c, load(plain + c) + load(u[m] + c));
-        store(along + c, load(along + c) + load(u[m] + c) * normed(below, x[m], c));
-      }
+    by_blocks(first, end, [&](int block, int begin, int stop) {
+      below.gradients.clear(block);
+      float *plain = below.gradients.first(block), *along = below.gradients.second(block);
+      for (int m = begin; m < stop; ++m)
+        for (int c = 0; c < below.in; c += WIDTH) {
+          store(plain + c, load(plain + c) + load(u[m] + c));
+          store(along + c, load(along + c) + load(u[m] + c) * normed(below, x[m], c));
+        }
+    });
   }
 
   // x̂ of WIDTH columns.
@@ -378,12 +373,12 @@ class NormedCritics {
     NormedCritic& critic = all[unit.network];
     NormedCritic::Layer& layer = critic.layers[unit.layer];
     if (&layer == &critic.layers.back()) return step_last(critic);
-    if (unit.column < 0) return step_vectors(layer);
-    float* gradient = gradient_room(layer.in + 1);
-    const float* by_output = layer.gradient[0] + unit.column;
-    gradient_panel(layer.normed[0], layer.normed.stride, layer.in, by_output, layer.gradient.stride, rows_, gradient);
-    layer.weight.step(unit.column, gradient, work_.critic_rates(layer.weight.parameter));
-    work_.step_bias(layer.bias, unit.column, layer.out, by_output, layer.gradient.stride, rows_, gradient);
+    const Rows by_output = layer.gradient.from(0);
+    if (unit.end > 0)
+      return step_weight(layer.weight, unit, layer.normed.from(0), by_output, rows_,
+                         work_.critic_rates(layer.weight.parameter));
+    step_bias(layer.bias, layer.out, by_output, rows_, work_.critic_rates(layer.bias));
+    step_vectors(layer);
   }
 
   void step_vectors(NormedCritic::Layer& layer) const {
@@ -405,6 +400,6 @@ class NormedCritics {
 
   Work& work_;
   const Spec& spec_;
-  const int rows_, parts_;  // of (s, a) and (s', a') together
+  const int rows_;  // of (s, a) and (s', a') together
   std::vector<Unit> units_;
 };

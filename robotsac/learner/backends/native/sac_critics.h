@@ -8,7 +8,7 @@ class SacCritics {
  public:
   std::vector<Critic> all;
 
-  explicit SacCritics(Work& work) : work_(work), spec_(work.spec), parts_(Work::parts(work.spec.batch)) {
+  explicit SacCritics(Work& work) : work_(work), spec_(work.spec) {
     const std::vector<int> widths(spec_.critic_widths, spec_.critic_widths + spec_.critic_depth);
     all.resize(spec_.critics);
     for (Critic& critic : all) critic.shape(spec_.obs + spec_.act, widths, spec_.layer_norm != 0, spec_.batch);
@@ -16,16 +16,12 @@ class SacCritics {
     for (Buffer& buffer : scratch_) buffer.shape(spec_.batch, widest);
     for (Numbers* numbers : {&target_q_, &next_q_}) numbers->assign(spec_.batch, 0.0f);
     by_q_.assign(static_cast<size_t>(spec_.critics) * spec_.batch, 0.0f);
-    sums_.assign(static_cast<size_t>(parts_) * spec_.critics * norm_numbers(), 0.0f);
+    sums_.assign(static_cast<size_t>(blocks(spec_.batch)) * spec_.critics * norm_numbers(), 0.0f);
     for (int i = 0; i < spec_.critics; ++i) {
-      const int depth = spec_.critic_depth;
-      for (int l = 0; l < depth; ++l) {
-        for (int c = 0; c < widths[l]; c += PANEL) units_.push_back({i, l, c});
-        if (spec_.layer_norm) units_.push_back({i, l, -1});
-      }
-      units_.push_back({i, depth, -1});
+      for (int l = 0; l < spec_.critic_depth; ++l) add_units(units_, i, l, all[i].hidden[l].weight.rows, spec_.threads);
+      units_.push_back({i, spec_.critic_depth, 0, 0});
     }
-    longest_first(units_, [&](const Unit& unit) { return all[unit.network].hidden[unit.layer].weight.rows; });
+    longest_first(units_, [&](const Unit& unit) { return all[unit.network].hidden[unit.layer].weight.columns; });
   }
 
   void attach() {
@@ -53,12 +49,11 @@ class SacCritics {
   // One step; ``act_next(first, end)`` has the actor act at s' of some rows.
   template <class ActNext>
   void learn(Pool& pool, ActNext&& act_next, Losses& losses) {
-    pool.each(parts_, [&](int part) {
-      const int first = Work::first(part), end = Work::end(part, spec_.batch);
+    work_.by_rows(pool, spec_.batch, [&](int first, int end) {
       work_.read(first, end);
       act_next(first, end);
       bellman_target(first, end);
-      for (int i = 0; i < spec_.critics; ++i) judge(part, i, first, end);
+      for (int i = 0; i < spec_.critics; ++i) judge(i, first, end);
     });
     pool.each(static_cast<int>(units_.size()), [&](int i) { step(units_[i]); });
     Work::count_steps(work_.in->critic, (spec_.layer_norm ? 4 : 2) * spec_.critic_depth + 2);
@@ -68,22 +63,21 @@ class SacCritics {
  private:
   int norm_numbers() const { return spec_.layer_norm ? all[0].sums_before(all[0].hidden.size()) : 0; }
 
-  float* sums(int part, int network) {
-    return sums_.data() + (static_cast<long>(part) * spec_.critics + network) * norm_numbers();
+  float* sums(int block, int network) {
+    return sums_.data() + (static_cast<long>(block) * spec_.critics + network) * norm_numbers();
   }
 
   float* by_q(int network) { return by_q_.data() + static_cast<long>(network) * spec_.batch; }
 
-  void judge(int part, int network, int first, int end) {
+  void judge(int network, int first, int end) {
     Critic& critic = all[network];
     critic.forward(work_.input(), first, end);
     const float share = 1.0f / static_cast<float>(spec_.batch);
     for (int m = first; m < end; ++m) by_q(network)[m] = (critic.q[m] - work_.target[m]) * share;
-    float* to = sums(part, network);
-    std::fill_n(to, norm_numbers(), 0.0f);
+    by_blocks(first, end, [&](int block, int, int) { std::fill_n(sums(block, network), norm_numbers(), 0.0f); });
     critic.backward(
-        by_q(network) + first, first, end - first, [&](int row) { return first + row; },
-        spec_.layer_norm ? to : nullptr);
+        by_q(network) + first, first, end - first, [&](int i) { return first + i; },
+        [&](int i) { return spec_.layer_norm ? sums((first + i) / SUMMED_ROWS, network) : nullptr; });
   }
 
   // With the smallest of the targets that are asked.
@@ -101,19 +95,17 @@ class SacCritics {
     const size_t l = unit.layer;
     if (l == critic.hidden.size()) return step_last(critic, unit.network);
     Critic::Hidden& layer = critic.hidden[l];
-    if (unit.column < 0) return step_norm(layer, critic.width(l), unit.network, critic.sums_before(l));
-    const Rows input = l == 0 ? work_.input() : critic.hidden[l - 1].output.from(0);
-    float* gradient = gradient_room(layer.weight.rows + 1);
-    const float* by_output = layer.gradient[0] + unit.column;
-    gradient_panel(input.at, input.stride, layer.weight.rows, by_output, layer.gradient.stride, spec_.batch, gradient);
-    layer.weight.step(unit.column, gradient, work_.critic_rates(layer.weight.parameter));
-    work_.step_bias(layer.bias, unit.column, critic.width(l), by_output, layer.gradient.stride, spec_.batch, gradient);
+    const Rows input = l == 0 ? work_.input() : critic.hidden[l - 1].output.from(0), by_output = layer.gradient.from(0);
+    if (unit.end > 0)
+      return step_weight(layer.weight, unit, input, by_output, spec_.batch, work_.critic_rates(layer.weight.parameter));
+    step_bias(layer.bias, critic.width(l), by_output, spec_.batch, work_.critic_rates(layer.bias));
+    if (spec_.layer_norm) step_norm(layer, critic.width(l), unit.network, critic.sums_before(l));
   }
 
   void step_norm(Critic::Hidden& layer, int width, int network, int before) {
     Numbers gradient(2 * static_cast<size_t>(width), 0.0f);
-    for (int part = 0; part < parts_; ++part)
-      for (int i = 0; i < 2 * width; ++i) gradient[i] += sums(part, network)[before + i];
+    for (int block = 0; block < blocks(spec_.batch); ++block)
+      for (int i = 0; i < 2 * width; ++i) gradient[i] += sums(block, network)[before + i];
     work_.step_critic(layer.scale, gradient.data(), width);
     work_.step_critic(layer.shift, gradient.data() + width, width);
   }
@@ -135,7 +127,6 @@ class SacCritics {
 
   Work& work_;
   const Spec& spec_;
-  const int parts_;
   Buffer scratch_[2];
   Numbers target_q_, next_q_, by_q_, sums_;
   std::vector<Unit> units_;

@@ -1,10 +1,10 @@
 // One SAC update (Haarnoja et al. 2018b, algorithm 1) on a CPU, as one call: what learner/sac.py says, or
 // learner/cross_q.py, in its order.
 //
-// It is made of a few parallel parts, each shared out by rows of the batch or by panels of a weight matrix. Of SAC:
+// It is made of a few parallel parts, each shared out by rows of the batch or by rows of a weight matrix. Of SAC:
 //
 //   rows     actor at s', target critics, soft Bellman target; critics at (s, a), and back to each layer
-//   weights  the critics' gradients, Adam and target, panel by panel
+//   weights  the critics' gradients, Adam and target, some rows at a time
 //   rows     actor at s, critics at its action, back through both; smoothness terms
 //   weights  the actor's gradients and Adam
 //

@@ -54,20 +54,61 @@ struct Losses {
 };
 }
 
-// Rows of a batch that one thread takes at a time: few enough for a fair share whatever a thread is held up by, enough
-// to read each weight for. Sums over rows are made by such parts, in their order: the number of threads does not show.
-constexpr int ROWS_AT_ONCE = 36;
+// Rows of a batch that one thread takes at a time: many enough to read each weight for. With many threads they are
+// fewer.
+constexpr int ROWS_AT_ONCE = 64;
+// Sums over rows are made by blocks of so many and put together in their order, whoever made them: the number of
+// threads does not show.
+constexpr int SUMMED_ROWS = 32;
 
-// A part of a network's weights that one thread takes at a time; column < 0: the layer's vectors.
+inline int blocks(int rows) { return (rows + SUMMED_ROWS - 1) / SUMMED_ROWS; }
+
+// Calls ``work(block, first, end)`` for the blocks that rows ``first`` to ``end`` - 1 make up.
+template <class Each>
+inline void by_blocks(int first, int end, Each&& each) {
+  for (; first < end; first += SUMMED_ROWS) each(first / SUMMED_ROWS, first, std::min(first + SUMMED_ROWS, end));
+}
+
+// Some rows of a weight matrix, which one thread takes at a time; no rows: the layer's vectors.
 struct Unit {
-  int network, layer, column;
+  int network, layer, first, end;
 };
 
-// ``work`` (rows x PANEL) for a gradient, this thread's own.
-inline float* gradient_room(int rows) {
+// Appends what a layer is made up of: all of its ``rows``, in panels of rows, and its vectors.
+inline void add_units(std::vector<Unit>& units, int network, int layer, int rows, int threads) {
+  // A multiple of both a tile's rows and a panel's. Among many threads the work is cut finer.
+  const int count = threads > 4 ? PANEL : 3 * PANEL;
+  for (int first = 0; first < rows; first += count)
+    units.push_back({network, layer, first, std::min(first + count, rows)});
+  units.push_back({network, layer, 0, 0});
+}
+
+// The long ones first, so that no thread begins one when the others are done; ``columns`` of a unit's matrix.
+template <class ColumnsOf>
+void longest_first(std::vector<Unit>& units, ColumnsOf&& columns) {
+  const auto size = [&](const Unit& unit) { return (unit.end - unit.first) * (unit.end ? columns(unit) : 0); };
+  std::stable_sort(units.begin(), units.end(), [&](const Unit& a, const Unit& b) { return size(a) > size(b); });
+}
+
+// Adam on some rows of ``weight``, down Σ over ``samples`` of left ⊗ right: left's columns are its rows.
+inline void step_weight(Matrix& weight, const Unit& unit, const Rows& left, const Rows& right, int samples,
+                        const Rates& rates) {
   thread_local Numbers gradient;
-  if (gradient.size() < static_cast<size_t>(rows) * PANEL) gradient.resize(static_cast<size_t>(rows) * PANEL);
-  return gradient.data();
+  const int stride = panels(weight.columns) * PANEL;
+  gradient.resize(static_cast<size_t>(unit.end - unit.first) * stride);
+  gradient_rows(left.at + unit.first, left.stride, unit.end - unit.first, right.at, right.stride, weight.columns,
+                samples, gradient.data(), stride);
+  weight.step(unit.first, unit.end, gradient.data(), stride, rates);
+}
+
+// Adam on a bias, down Σ over ``samples`` of what comes to it.
+inline void step_bias(const Parameter& bias, int width, const Rows& by_output, int samples, const Rates& rates) {
+  thread_local Numbers gradient;
+  gradient.assign(panels(width) * PANEL, 0.0f);
+  for (int m = 0; m < samples; ++m)
+    for (int c = 0; c < width; c += WIDTH)
+      store(gradient.data() + c, load(gradient.data() + c) + load(by_output[m] + c));
+  adam(bias, 0, gradient.data(), width, rates);
 }
 
 struct Work {
@@ -83,9 +124,12 @@ struct Work {
     next_log_prob.assign(spec.batch, 0.0f), target.assign(spec.batch, 0.0f);
   }
 
-  static int parts(int rows) { return (rows + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE; }
-  static int first(int part) { return part * ROWS_AT_ONCE; }
-  static int end(int part, int rows) { return std::min(first(part) + ROWS_AT_ONCE, rows); }
+  // Calls ``work(first, end)`` for all of ``rows``, shared among the threads.
+  template <class Each>
+  void by_rows(Pool& pool, int rows, Each&& each) const {
+    const int count = spec.threads * ROWS_AT_ONCE <= rows ? ROWS_AT_ONCE : SUMMED_ROWS;
+    pool.each((rows + count - 1) / count, [&](int i) { each(i * count, std::min((i + 1) * count, rows)); });
+  }
 
   Rows input() { return both.from(0); }
   Rows next_input() { return both.from(spec.batch); }
@@ -132,15 +176,6 @@ struct Work {
   void step_critic(const Parameter& parameter, const float* gradient, int count) const {
     adam(parameter, 0, gradient, count, critic_rates(parameter));
   }
-
-  // A bias's numbers from ``column`` on: the gradient is the sum of ``rows`` rows.
-  void step_bias(const Parameter& bias, int column, int width, const float* by_output, std::ptrdiff_t stride, int rows,
-                 float* gradient) const {
-    Vec left{}, right{};
-    for (int m = 0; m < rows; ++m, by_output += stride) left += load(by_output), right += load(by_output + WIDTH);
-    store(gradient, left), store(gradient + WIDTH, right);
-    adam(bias, column, gradient, std::min(PANEL, width - column), critic_rates(bias));
-  }
 };
 
 // J_Q and the mean q over all critics.
@@ -154,13 +189,4 @@ void tell_critics(const Critics& critics, const Work& work, Losses& losses) {
     }
   losses.critic_loss = static_cast<float>(0.5 * squares / work.spec.batch);
   losses.q = static_cast<float>(total / (static_cast<double>(work.spec.batch) * work.spec.critics));
-}
-
-// The long ones first, so that no thread begins one when the others are done; ``rows`` of a unit's matrix.
-template <class RowsOf>
-void longest_first(std::vector<Unit>& units, RowsOf&& rows) {
-  std::stable_sort(units.begin(), units.end(), [&](const Unit& a, const Unit& b) {
-    if ((a.column < 0) != (b.column < 0)) return b.column < 0;
-    return a.column >= 0 && rows(a) > rows(b);
-  });
 }
