@@ -7,8 +7,9 @@
 The work is that of ``contender.py``: batch 256, 2 x 256 hidden units, twin critics, observations of 17 and actions of 6,
 automatic temperature, one update of everything. Ten critics (REDQ, two in the target) and the learner's own defaults are timed
 beside it. Every contender is a process of its own; they take turns, so that a machine that slows down slows them all. Printed
-are updates a second (median over the turns), the 99th percentile of an update's time, the seconds until the first update was
-done (start, check, compilation), and ratios: the median over the turns of the ratio within one.
+are updates a second (median over the turns), the seconds until a contender was ready (start, check, compilation, and 20 calls),
+and ratios: the median over the turns of the ratio within one. How many updates a contender does in one call stands beside it;
+of those that do one a call there is the 99th percentile of an update's time too.
 
 With ``--peers``, stable-baselines3 and SBX are installed, each into an environment of its own below ``runs/peers``.
 """
@@ -23,6 +24,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,13 +52,15 @@ class Contender:
     Args:
         name: in the report.
         command: that starts it.
-        updates: a turn, at least.
+        at_once: updates in one call.
+        calls: a turn.
     """
 
     name: str
     command: Sequence[str]
     environment: dict[str, str]
-    updates: int
+    at_once: int
+    calls: int
     described: dict[str, Any] = field(default_factory=dict)
     turns: list[list[float]] = field(default_factory=list)
     process: subprocess.Popen[str] | None = None
@@ -71,11 +75,16 @@ class Contender:
         return "error" not in self.described
 
     def turn(self) -> None:
-        """``updates`` of them."""
+        """So many calls."""
         assert self.process is not None and self.process.stdin is not None
-        self.process.stdin.write(f"{self.updates}\n")
-        self.process.stdin.flush()
-        self.turns.append(self._answer(TURN_S)["seconds"])
+        with suppress(BrokenPipeError):  # then it has ended, and that is its answer
+            self.process.stdin.write(f"{self.calls}\n")
+            self.process.stdin.flush()
+        answer = self._answer(TURN_S)
+        if "error" in answer:
+            self.described |= answer
+        else:
+            self.turns.append(answer["seconds"])
 
     def stop(self) -> None:
         """End the process."""
@@ -89,8 +98,16 @@ class Contender:
         line = self.process.stdout.readline() if readable else ""
         if not line:
             return {"error": f"no answer within {patience_s:g} s" if not readable else "it ended"}
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except json.JSONDecodeError:
+            return {"error": f"it said {line.strip()[:200]!r}"}
         return answer
+
+    @property
+    def lost(self) -> bool:
+        """Whether it could not begin, or has stopped answering."""
+        return "error" in self.described
 
     @property
     def rates(self) -> list[float]:
@@ -109,7 +126,8 @@ def main() -> None:
         at_work = [contender for contender in contenders if contender.start()]
         for _ in range(arguments.turns):
             for contender in at_work:
-                contender.turn()
+                if not contender.lost:
+                    contender.turn()
     finally:
         for contender in contenders:
             contender.stop()
@@ -117,9 +135,10 @@ def main() -> None:
         "machine": Machine(arguments.device, arguments.threads).described(),
         "settings": vars(arguments),
         "contenders": {contender.name: summary(contender) for contender in contenders},
-        "ratios": ratios({contender.name: contender.rates for contender in at_work}),
+        "ratios": ratios({contender.name: contender.rates for contender in at_work if not contender.lost}),
     }
     print(json.dumps(report, ensure_ascii=False) if arguments.json else words(report))
+    sys.exit(1 if any(contender.lost for contender in contenders) else 0)
 
 
 def parse(given: Sequence[str]) -> argparse.Namespace:
@@ -132,7 +151,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every contender")
     parser.add_argument("--turns", type=int, default=7)
-    parser.add_argument("--updates", type=int, default=60, help="of each a turn; a tenth with ten critics")
+    parser.add_argument("--updates", type=int, default=60, help="of each a turn; a fifth with ten critics")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(given)
     for name in ("threads", "turns", "updates"):
@@ -151,11 +170,11 @@ def all_of(arguments: argparse.Namespace) -> list[Contender]:
     made.append(ours(arguments, "ten critics", best, "learn.critics=10", share=0.2))
     made.append(ours(arguments, "defaults", best, *DEFAULTS))
     if arguments.peers:
-        made.append(peer(arguments, "sb3", "stable-baselines3"))
+        made.append(peer(arguments, "sb3", "stable-baselines3", AT_ONCE))
         if not cuda:
             made += [peer(arguments, "sbx", "sbx", PEERS_AT_ONCE), peer(arguments, "sbx", f"sbx, {ONE_A_CALL}")]
         else:
-            made.append(_contender(arguments, "compiled peer", sys.executable, "compiled_peer"))
+            made.append(_contender(arguments, "compiled peer", sys.executable, "compiled_peer", at_once=AT_ONCE))
     return made
 
 
@@ -163,24 +182,26 @@ def ours(
     arguments: argparse.Namespace, name: str, *settings: str, at_once: int = AT_ONCE, share: float = 1.0
 ) -> Contender:
     """This project's learner with ``settings``."""
-    more = ["--at-once", str(at_once), *(word for setting in settings for word in ("--set", setting))]
-    return _contender(arguments, f"{OURS} {name}", sys.executable, OURS, *more, share=share / at_once)
+    more = [word for setting in settings for word in ("--set", setting)]
+    return _contender(arguments, f"{OURS} {name}", sys.executable, OURS, *more, at_once=at_once, share=share)
 
 
 def peer(arguments: argparse.Namespace, kind: str, name: str, at_once: int = 1) -> Contender:
     """A peer, installed if it is not. Raises RobotsacError: it could not be."""
-    return _contender(arguments, name, str(_installed(kind)), kind, "--at-once", str(at_once), share=1.0 / at_once)
+    return _contender(arguments, name, str(_installed(kind)), kind, at_once=at_once)
 
 
 def _contender(
-    arguments: argparse.Namespace, name: str, python: str, kind: str, *more: str, share: float = 1.0
+    arguments: argparse.Namespace, name: str, python: str, kind: str, *more: str, at_once: int, share: float = 1.0
 ) -> Contender:
+    """``share``: of the updates that all others do in a turn."""
     threads = str(arguments.threads)
     command = [python, str(CONTENDER), kind, "--threads", threads, "--device", arguments.device, *more]
+    command += ["--at-once", str(at_once)]
     environment = {**os.environ, "OMP_NUM_THREADS": threads}
     if kind in PACKAGES:
         environment.pop("PYTHONPATH", None)
-    return Contender(name, command, environment, max(1, round(arguments.updates * share)))
+    return Contender(name, command, environment, at_once, max(1, round(arguments.updates * share / at_once)))
 
 
 def _installed(kind: str) -> Path:
@@ -208,11 +229,14 @@ def summary(contender: Contender) -> dict[str, Any]:
     if not contender.turns:
         return contender.described
     seconds = sorted(second for turn in contender.turns for second in turn)
+    # Of several in one call nobody knows how long the slowest took.
+    alone = {"p99_ms": round(seconds[int(0.99 * len(seconds))] * 1e3, 3)} if contender.at_once == 1 else {}
     return {
         **contender.described,
+        "at_once": contender.at_once,
         "updates_per_s": round(statistics.median(contender.rates), 1),
         "of_the_turns": [round(rate, 1) for rate in contender.rates],
-        "p99_ms": round(seconds[min(len(seconds) - 1, int(0.99 * len(seconds)))] * 1e3, 3),
+        **alone,
     }
 
 
@@ -229,6 +253,9 @@ def ratios(rates: dict[str, list[float]]) -> dict[str, float]:
     best = max(backends, key=lambda name: statistics.median(rates[name]))
     others = [name for name in rates if name not in (best, f"{OURS} defaults")]
     found = {f"{best} / {name}": of(best, name) for name in others if not name.endswith("ten critics")}
+    for other in (f"sbx, {ONE_A_CALL}", "stable-baselines3"):
+        if other in rates and (alone := f"{OURS} {ONE_A_CALL}") in rates:
+            found[f"{alone} / {other}"] = of(alone, other)
     if (ten := f"{OURS} ten critics") in rates:
         found[f"{ten} / {best}"] = of(ten, best)
     return found
@@ -239,10 +266,11 @@ def words(report: dict[str, Any]) -> str:
     lines = []
     for name, row in report["contenders"].items():
         if "updates_per_s" in row:
+            alone = f"p99 {row['p99_ms']:7.2f} ms" if "p99_ms" in row else f"{row['at_once']:>3} a call"
             lines.append(
-                f"{name:<28} {row['updates_per_s']:8.1f} updates/s   p99 {row['p99_ms']:8.2f} ms   warm {row['warm_up_s']:6.1f} s"
+                f"{name:<28} {row['updates_per_s']:8.1f} updates/s   {alone:<14}   ready after {row['warm_up_s']:6.1f} s"
             )
-        else:
+        if "error" in row:
             lines.append(f"{name:<28} {row['error']}")
     lines += [f"{name:<58} {value:6.2f}" for name, value in report["ratios"].items()]
     return "\n".join(lines)

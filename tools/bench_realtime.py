@@ -1,7 +1,7 @@
 """What a robot has learned after so many seconds of its own time, with ``learn`` beside it on the same machine.
 
-    python tools/bench_realtime.py --seconds 80 --seeds 3 --json
-    python tools/bench_realtime.py --seconds 60 --set learn.updates_per_step=4 --set learn.threads=1
+    python tools/bench_realtime.py --seconds 80 --seeds 3 --out runs/realtime --json
+    python tools/bench_realtime.py --seconds 60 --set learn.updates_per_step=4 --out runs/realtime-utd4
 
 Each seed is one ``robotsac train``: learner, collector and, for arm0-twin, firmware and physics as processes of their own,
 over sockets and the servo protocol, at the robot's own pace. Robot time is that of control steps: an arm on its way home
@@ -36,6 +36,7 @@ KEPT = (
     "updates_per_s",
     "env_steps_per_s",
     "overruns",
+    "backend",
     "success_rate",
     "successes",
     "eval_episodes",
@@ -85,6 +86,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs; each must be new")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(words)
+    if any(option.replace(" ", "").startswith("learn.seed=") for option in arguments.set):
+        parser.error("--set learn.seed would make all seeds the same; say how many with --seeds")
     for name in ("seconds", "seeds", "episodes"):
         if (value := getattr(arguments, name)) <= 0 or not math.isfinite(value):
             parser.error(f"--{name} {value} must be above 0")
@@ -149,13 +152,7 @@ def trained(arguments: argparse.Namespace, config: Config, steps: int, seed: int
         "robot_time_s": round(said["steps"] / config.robot.control_rate_hz, 2),
         **{name: said[name] for name in KEPT},
         "updates_per_step": round(said["updates"] / learned, 3),
-        "backend": backend(folder / "learner"),
     }
-
-
-def backend(folder: Path) -> str:
-    """What computed the updates, in the trainer's own words."""
-    return str(json.loads((folder / "trainer-status.json").read_text(encoding="utf-8"))["backend"])
 
 
 if __name__ == "__main__":

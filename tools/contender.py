@@ -11,8 +11,10 @@ temperature, one update of critics, actor, temperature and targets each. Transit
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -35,6 +37,11 @@ def main() -> None:
     parser.add_argument("--at-once", type=int, default=1, help="updates a call, where a learner can do several")
     parser.add_argument("--set", action="append", default=[], metavar="K=V", help="of robotsac's configuration")
     arguments = parser.parse_args()
+    if arguments.at_once < 1:
+        parser.error(f"--at-once {arguments.at_once} is below 1")
+    with contextlib.suppress(AttributeError):  # not every system has it
+        # XLA takes all cores that it may, whatever it is told.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     begin_s = time.perf_counter()
     try:
         updates, described = KINDS[arguments.kind](arguments)
@@ -125,6 +132,7 @@ def stable_baselines(arguments: argparse.Namespace) -> tuple[Updates, dict[str, 
     from stable_baselines3.common.logger import configure
 
     torch.set_num_threads(arguments.threads)
+    torch.set_flush_denormal(True)
 
     class Nowhere(gymnasium.Env[Any, Any]):
         """Of the right shape; never stepped."""
@@ -163,7 +171,7 @@ def stable_baselines(arguments: argparse.Namespace) -> tuple[Updates, dict[str, 
         for _ in range(count // arguments.at_once):
             model.train(batch_size=BATCH, gradient_steps=arguments.at_once)
         if arguments.device.startswith("cuda") and arguments.kind == "sb3":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(arguments.device)
 
     return updates, {"versions": versions(*names)}
 

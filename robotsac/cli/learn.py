@@ -21,16 +21,20 @@ from robotsac.link.sockets import endpoint
 JSON_PERIOD_S = 2.0
 # Looked for before anything starts: a missing one would show up minutes later, in a child process.
 LEARN_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors", "matplotlib")
-# Importing torch and waking a GPU up take seconds; a driver that hangs takes for ever.
-DEVICE_PATIENCE_S = 120.0
-TRY_DEVICE = """
-import sys
+# Importing torch and waking a GPU up take seconds, building the C++ update tens; a driver that hangs takes for ever.
+TRY_PATIENCE_S = 300.0
+# What takes a device and a backend that are named, or says why not, in words for the operator.
+TRY = """
+import json, sys
+from robotsac.config.learn import LearnConfig
 from robotsac.errors import ConfigError
 from robotsac.learner.algorithm import resolve_device
+from robotsac.learner.backends.choice import require_backend
+learn = LearnConfig.model_validate_json(sys.stdin.read())
 try:
-    resolve_device(sys.argv[1])
+    require_backend(learn, resolve_device(learn.device))
 except ConfigError as error:
-    sys.exit(error.reason)
+    print(json.dumps([error.message, error.reason, error.command]))
 """
 
 
@@ -69,7 +73,7 @@ def require_learner(learn: LearnConfig) -> None:
 
     Raises:
         DriverUnavailable: the learn extra is not installed.
-        ConfigError: this computer has no such device, or prior data is not there.
+        ConfigError: this computer has no such device or backend, or prior data is not there.
         StorageError: prior data cannot be read.
     """
     missing = [name for name in LEARN_PACKAGES if importlib.util.find_spec(name) is None]
@@ -79,29 +83,41 @@ def require_learner(learn: LearnConfig) -> None:
             reason=f"missing: {', '.join(missing)}",
             command="pip install 'robotsac[learn]'",
         )
-    if learn.device.startswith("cuda") and (why := _refusal_of(learn.device)):
-        raise ConfigError(
-            f"learn.device {learn.device!r} cannot be used here", reason=why, command="--set learn.device=auto"
-        )
+    if learn.device.startswith("cuda") or learn.backend not in ("auto", "eager"):
+        _try(learn)
     if learn.prior_data:
         from robotsac.learner.prior_data import PriorLogs
 
         PriorLogs(learn.prior_data)
 
 
-def _refusal_of(device: str) -> str:
-    """Why torch does not take ``device``; ``""`` when it does. Asked in a process of its own: this one loads no torch."""
+def _try(learn: LearnConfig) -> None:
+    """Have torch take the device and the backend that are named, in a process of its own: this one loads no torch.
+
+    Raises:
+        ConfigError: one of them cannot be had here.
+    """
+    what, command = f"learn.device {learn.device!r}, learn.backend {learn.backend!r}", "--set learn.device=auto"
     try:
         tried = subprocess.run(
-            [sys.executable, "-c", TRY_DEVICE, device],
-            stdin=subprocess.DEVNULL,
+            [sys.executable, "-c", TRY],
+            input=learn.model_dump_json(),
             capture_output=True,
             text=True,
-            timeout=DEVICE_PATIENCE_S,
+            timeout=TRY_PATIENCE_S,
         )
-    except subprocess.TimeoutExpired:
-        return f"it gave no sign of life within {DEVICE_PATIENCE_S:g} s"
-    return (tried.stderr.splitlines() or ["torch gave no reason"])[-1] if tried.returncode else ""
+    except subprocess.TimeoutExpired as late:
+        raise ConfigError(
+            f"{what} cannot be used here",
+            reason=f"it gave no sign of life within {TRY_PATIENCE_S:g} s",
+            command=command,
+        ) from late
+    if tried.returncode:
+        reason = (tried.stderr.splitlines() or ["torch gave no reason"])[-1]
+        raise ConfigError(f"{what} cannot be used here", reason=reason, command=command)
+    if said := tried.stdout.splitlines():
+        message, reason, command = json.loads(said[-1])
+        raise ConfigError(message, reason=reason, command=command)
 
 
 class _Screen:

@@ -101,6 +101,7 @@ def _go_on(settings: Settings, device: torch.device, stack: ExitStack, status: S
     else:
         checkpoints.restore(learning, *saved)
         status.event(f"run folder {folder}; it goes on after {learning.env_steps:,} steps")
+    status.event(f"updates {learning.backend.why}")
     run.take_up(saved[0] if saved else None)
     return run.run()
 

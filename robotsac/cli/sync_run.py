@@ -194,6 +194,7 @@ class SyncRun:
             "env": self._env,
             "run": str(self._folder),
             "curve": str(self._folder / PICTURE) if self._evaluations else None,
+            "backend": learning.backend.why,
             "seed": learning.learn.seed,
             "steps": learning.env_steps,
             "updates": learning.state.updates,

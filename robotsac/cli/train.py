@@ -25,6 +25,7 @@ from robotsac.cli.options import run_folder
 from robotsac.cli.train_resume import Done, eval_command, require_new, require_resumable, typed_to_resume
 from robotsac.config import Config, load_config
 from robotsac.errors import RobotsacError
+from robotsac.learner.run_folder import TRAINER_STATUS_FILE, read_json
 from robotsac.signals import counted_signals
 
 HELD_OUT_SEED = 1_000_000
@@ -171,6 +172,7 @@ def _summary(
         "env_steps_per_s": round(report.status.steps / report.moving_seconds, 2),
         "updates": updates,
         "updates_per_s": updates_per_s,
+        "backend": read_json(folder / "learner" / TRAINER_STATUS_FILE).get("backend"),
         "overruns": report.status.overruns,
         "torque_off": report.torque_off and (result is None or result.torque_off or not result.energized),
         "unsent": report.unsent,

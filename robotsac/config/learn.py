@@ -106,7 +106,7 @@ class LearnConfig(Table):
 
     # The machine. Whether this computer has the device is asked by ``learn`` and ``train``; the robot's has no torch to ask.
     device: Annotated[str, AfterValidator(_device)] = "auto"
-    threads: Count = 1
+    threads: Annotated[int, Field(ge=1, le=64)] = 1
     # How updates are computed. auto: native (C++) on a CPU, graphed (compiled, and replayed as a CUDA graph) on a GPU, where they
     # can be had and pass the check at the start; else eager.
     backend: Literal["auto", "eager", "native", "compiled", "compiled_bfloat16", "graphed"] = "auto"

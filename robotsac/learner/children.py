@@ -41,7 +41,7 @@ TRAINER_LOADING = Bound(60.0, 300.0)
 """Importing torch, waking a GPU up, exporting the first template and reading prior data take seconds each, on a loaded
 machine minutes together."""
 TRAINER_AT_WORK = Bound(15.0, 120.0)
-"""It beats at every update and after every checkpoint. A disk or a swapping machine may hold one of them up for tens of
+"""It beats after every slice of updates and every checkpoint. A disk or a swapping machine may hold one of them up for tens of
 seconds; ending a night's run for that would be worse than waiting."""
 INGEST_SILENCE_MAX_S = 30.0
 """A round of ingest takes tens of milliseconds; silent for longer, it is killed and started anew."""

@@ -179,7 +179,7 @@ class Replay:
         if self.total == 0:
             raise ValueError("cannot sample from an empty replay")
         slots = [self._slots(batch_size) for _ in range(count)]
-        return self._at(torch.cat(slots)).parts(batch_size) if count > 1 else [self._at(slots[0])]
+        return self._at(torch.cat(slots)).parts(batch_size) if count > 1 else [self._at(each) for each in slots]
 
     def _slots(self, batch_size: int) -> Tensor:
         """Where transitions lie, drawn uniformly (b,)."""

@@ -32,8 +32,8 @@ READ_ROWS = 64
 """Log rows per read, of at most 128 records each (``link.learner_end``): some thousand records, tens of milliseconds."""
 SLICE_S = 0.03
 """Updates go on this long before the log is looked at again."""
-UPDATE_S_MIN = 1e-3
-"""What an update is taken to last at least: as many as fit into a slice are prepared together."""
+AT_ONCE_MAX = 8
+"""Updates that are prepared together. A stop is heard between two such calls."""
 METRICS_EVERY_S = 1.0
 STATUS_EVERY_S = 0.5
 
@@ -181,12 +181,13 @@ class Training:
         done = 0
         while done < allowed and (done == 0 or now_s < begin_s + seconds):
             # As many in one call as there is time for, going by those before.
-            count = max(1, min(allowed - done, int((begin_s + seconds - now_s) / self._update_s)))
+            room = int((begin_s + seconds - now_s) / self._update_s)
+            count = max(1, min(allowed - done, room, AT_ONCE_MAX))
             # Kept, not replaced: with a delayed actor most updates have no word about it.
             self._last |= self.learning.update(count)
             done += count
             before_s, now_s = now_s, time.monotonic()
-            self._update_s = max((now_s - before_s) / count, UPDATE_S_MIN)
+            self._update_s = (now_s - before_s) / count
         return done > 0
 
     def _state(self, updated: bool) -> TrainerState:

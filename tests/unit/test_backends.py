@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -452,6 +455,56 @@ def test_the_check_finds_a_bug_in_the_cpp(
         choose_backend(fresh(learn), learn, CPU)
 
 
+SANITIZERS = {"address,undefined": "libasan.so", "thread": "libtsan.so"}
+
+
+def under_sanitizer(which: str, sources: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    """Every setting's updates, watched."""
+    compiler = shutil.which("g++") or pytest.skip("the sanitizers' libraries are g++'s")
+    names = (SANITIZERS[which], "libubsan.so", "libstdc++.so.6")
+    found = [subprocess.check_output((compiler, f"-print-file-name={name}"), text=True).strip() for name in names]
+    if not all(Path(library).is_absolute() for library in found):
+        pytest.skip(f"not all of {', '.join(names)} are installed")
+    script = Path(__file__).with_name("native_under_sanitizer.py")
+    # Leaks are not looked for: the interpreter's own would be found.
+    told = {
+        "LD_PRELOAD": " ".join(found),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "CXX": compiler,
+        "XDG_CACHE_HOME": str(cache),
+    }
+    return subprocess.run(
+        (sys.executable, str(script), which, str(sources)),
+        env=os.environ | told, capture_output=True, text=True, timeout=900, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", SANITIZERS)
+def test_no_sanitizer_finds_anything_in_the_cpp(which: str, tmp_path: Path) -> None:
+    done = under_sanitizer(which, build.HERE, tmp_path)
+    assert done.returncode == 0 and done.stdout.splitlines() == [*NATIVE], done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "which, file, old, new, found",
+    [
+        ("address,undefined", "layer.h", "* rows * PANEL, 0.0f", "* rows, 0.0f", "ERROR: AddressSanitizer"),
+        ("thread", "work.h", "std::min((i + 1) * count, rows)", "std::min((i + 1) * count + 1, rows)", "data race"),
+    ],
+)  # fmt: skip
+def test_a_sanitizer_finds_what_it_should(
+    which: str, file: str, old: str, new: str, found: str, tmp_path: Path
+) -> None:
+    sources = shutil.copytree(build.HERE, tmp_path / "native")
+    source = (sources / file).read_text()
+    assert source.count(old) == 1
+    (sources / file).write_text(source.replace(old, new))
+    done = under_sanitizer(which, sources, tmp_path)
+    assert done.returncode != 0 and found in done.stderr
+
+
 def test_a_number_that_is_none_is_too_far_off() -> None:
     learn = learn_of()
     algorithm = fresh(learn)
@@ -486,6 +539,77 @@ def test_a_native_update_hands_on_what_is_no_number() -> None:
         algorithm.actor.layers[0].weight[0, 0] = float("nan")
     (losses,) = train(backend, algorithm, learn, 0, 1)
     assert all(value != value for name, value in losses.items() if name in ("critic_loss", "actor_loss"))
+
+
+@pytest.mark.parametrize("critic", ["mlp", "batch_norm"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_one_critic_that_is_no_number_reaches_the_actor(critic: str, number: int) -> None:
+    learn = learn_of(critic=critic)
+    lost = []
+    for name in ("native", "eager"):
+        algorithm = fresh(learn)
+        with torch.no_grad():
+            algorithm.modules()["critic"].parts[-1][number] = float("nan")  # type: ignore[index]
+        (losses,) = train(MAKERS[name](algorithm, learn), algorithm, learn, 0, 1)
+        nowhere = [bool(tensor.isfinite().all()) for tensor in algorithm.actor.parameters()]
+        lost.append((losses["actor_loss"] != losses["actor_loss"], any(nowhere)))
+    assert lost[0] == lost[1] == (True, False)
+
+
+def test_noise_of_another_kind_is_refused() -> None:
+    learn = learn_of(critics=4, smooth_space=0.1)
+    algorithm = fresh(learn)
+    backend = MAKERS["native"](algorithm, learn)
+    batch, noise = inputs(algorithm, learn, 0)
+    assert noise.space is not None and noise.subset is not None
+    for wrong in (
+        {"action": noise.action[1:]},
+        {"action": noise.action.double()},
+        {"next_action": noise.next_action.t().contiguous().t()},
+        {"space": None},
+        {"subset": noise.subset.int()},
+    ):
+        with pytest.raises(ValueError, match="noise that is not"):
+            backend.update(batch, dataclasses.replace(noise, **wrong))
+    assert algorithm.updates == 0
+
+
+@pytest.mark.parametrize("backend", ["eager", "native"])
+def test_no_updates_are_none(backend: str) -> None:
+    learn = learn_of()
+    algorithm = fresh(learn)
+    assert MAKERS[backend](algorithm, learn).updates([]) == {} and algorithm.updates == 0
+
+
+def test_a_library_is_built_anew_with_other_flags(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    build.library()
+    monkeypatch.setattr(build, "FLAGS", tuple(flag for flag in build.FLAGS if flag != "-O3"))
+    build.library()
+    assert len(list((tmp_path / "robotsac").glob("*.so"))) == 2
+
+
+def test_without_threads_to_be_had_native_is_refused_in_words(tmp_path: Path) -> None:
+    """In a process that may have no more memory: a thread's stack is the first that it cannot have."""
+    code = """
+import resource, sys
+from pathlib import Path
+from test_backends import fresh, learn_of, Native, BackendUnavailable
+learn = learn_of(threads=64)
+algorithm = fresh(learn)
+Native(algorithm, learn, 1)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 100_000_000,) * 2)
+try:
+    Native(algorithm, learn, 64)
+except BackendUnavailable as error:
+    sys.exit(0 if "64 threads" in error.reason else 3)
+"""
+    folder = str(Path(__file__).parent)
+    done = subprocess.run(
+        (sys.executable, "-c", code), cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,8 @@ def error_of(out: str) -> dict:
         (["learn", "--set", "link.address=tcp://127.0.0.1:99999"], 5),
         (["learn", "--run", "here", "--resume"], 2),
         (["train", "--robot", "arm0-sim", "--set", "learn.device=cuda:99"], 2),
+        (["train", "--robot", "arm0-sim", "--set", "learn.device=cpu", "--set", "learn.backend=graphed"], 2),
+        (["learn", "--set", "learn.device=cpu", "--set", "learn.backend=native", "--set", "learn.head=beta"], 2),
         (["train", "--steps", "none"], 2),
         (["eval", "--robot", "arm0-sim", "--policy", "nowhere"], 2),
         (["twin", "--robot", "arm0-sim"], 2),

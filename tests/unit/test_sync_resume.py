@@ -285,7 +285,9 @@ def test_a_run_that_was_stopped_goes_on_to_its_end_with_its_own_settings(monkeyp
         file.write(json.dumps({"env_steps": 750}) + "\n" + '{"env_st')
     code, out, err = command(monkeypatch, capsys, "--sync --resume --run a --json")
     assert code == 0, err
-    assert f"it goes on after {stopped['steps']:,} steps" in err
+    assert (
+        f"it goes on after {stopped['steps']:,} steps" in err and f"updates {stopped['backend'].split(':')[0]}" in err
+    )
     summary = json.loads(out.splitlines()[-1])
     assert summary["finished"] and (summary["steps"], summary["seed"], summary["resumed"]) == (1000, 3, 1)
     lines = evaluations(cut_run)

@@ -1,4 +1,4 @@
-"""Which backend computes the updates: the one that the configuration names, or the fastest that is right."""
+"""Which backend computes the updates: the one that the configuration names, or this device's fast one where it is right."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from robotsac.learner.backends.check import Trial, difference, kept
 from robotsac.learner.backends.compiled import Compiled
 from robotsac.learner.backends.graphed import Graphed
 from robotsac.learner.backends.native import Native, why_not
+from robotsac.learner.variants import create_algorithm
 
 SLOWER = 0.8
 """A backend that does less than this share of the reference's updates is not taken. Far from where two are alike, so that a
@@ -32,7 +33,7 @@ class Chosen:
 def choose_backend(algorithm: Algorithm, learn: LearnConfig, device: torch.device) -> Chosen:
     """The backend for ``learn.backend``, checked against the reference on made-up batches.
 
-    ``auto`` is ``native`` on a CPU and ``graphed`` on a GPU, where these can be had, are right and are not slower; else eager.
+    ``auto`` is ``native`` on a CPU and ``graphed`` on a GPU, where these can be had, are right and not clearly slower; else eager.
 
     Raises:
         ConfigError: the one that the configuration names cannot be had here, or does not compute what it should.
@@ -55,18 +56,22 @@ def _named(name: str, algorithm: Algorithm, learn: LearnConfig, device: torch.de
     try:
         return _checked(name, algorithm, learn, device, 0.0)
     except BackendUnavailable as error:
-        raise ConfigError(
-            f"learn.backend {name!r} cannot be used: {error.message}",
-            reason=error.reason,
-            command="--set learn.backend=auto",
-        ) from error
+        raise _unusable(name, error) from error
+
+
+def _unusable(name: str, error: BackendUnavailable) -> ConfigError:
+    return ConfigError(
+        f"learn.backend {name!r} cannot be used: {error.message}",
+        reason=error.reason,
+        command="--set learn.backend=auto",
+    )
 
 
 def _checked(name: str, algorithm: Algorithm, learn: LearnConfig, device: torch.device, share_min: float) -> Chosen:
     """Raises BackendUnavailable: not to be had, wrong, or not ``share_min`` of the reference's speed."""
     trial, reference = Trial(algorithm, learn), Eager(algorithm)
-    backend = _made(name, algorithm, learn, device)
     try:
+        backend = _made(name, algorithm, learn, device)
         off = difference(trial.outcome(backend), trial.outcome(reference))
     except RobotsacError:
         raise
@@ -75,14 +80,29 @@ def _checked(name: str, algorithm: Algorithm, learn: LearnConfig, device: torch.
     if off.too_large(reduced="bfloat16" in name):
         raise BackendUnavailable(
             f"{name} updates are not those of the reference",
-            reason=f"losses are off by {off.losses:.1e} of their size, weights by {off.weights:.1e} of their way",
+            reason=f"losses are off by {off.losses:.1e} of their size, weights by {off.weights:.1e} of how far they moved",
         )
     faster = trial.seconds(reference) / trial.seconds(backend)
     if faster < share_min:
         raise BackendUnavailable(f"{name} updates are slower here", reason=f"{faster:.2f} times as fast as eager ones")
     return Chosen(
-        backend, f"{name}: {faster:.1f} times as fast as eager, weights within {off.weights:.0e} of their way"
+        backend, f"{name}: {faster:.1f} times as fast as eager, weights off by {off.weights:.0e} of how far they moved"
     )
+
+
+def require_backend(learn: LearnConfig, device: torch.device) -> None:
+    """Refuse a backend that the configuration names and that cannot be had here. What it computes is not looked at.
+
+    Raises:
+        ConfigError: why.
+    """
+    name = learn.backend
+    if name in ("auto", "eager"):
+        return
+    try:
+        _made(name, create_algorithm(learn, obs_dim=1, act_dim=1, control_rate_hz=1e3, device=device), learn, device)
+    except BackendUnavailable as error:
+        raise _unusable(name, error) from error
 
 
 def _made(name: str, algorithm: Algorithm, learn: LearnConfig, device: torch.device) -> Backend:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from robotsac.learner.algorithm import Algorithm, Noise, actor_due
-from robotsac.learner.backends.backend import Backend
+from robotsac.learner.backends.backend import Backend, BackendUnavailable
 from robotsac.learner.replay import Batch
 from robotsac.learner.traced_adam import with_moments
 
@@ -22,11 +22,14 @@ class Compiled(Backend):
         reduced: products in bfloat16, whatever is summed or kept in float32.
 
     Raises:
+        BackendUnavailable: this torch takes no gradients inside of a graph.
         RuntimeError, torch._dynamo.exc.Unsupported: at the first update, where there is no compiler or a graph cannot be made.
     """
 
     def __init__(self, algorithm: Algorithm, device: torch.device, *, reduced: bool = False) -> None:
         # Gradients are taken inside of the graph, not by a call between two.
+        if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
+            raise BackendUnavailable("compiled updates need a newer torch", reason=f"torch {torch.__version__}")
         torch._dynamo.config.trace_autograd_ops = True
         for optimizer in algorithm.optimizers().values():
             with_moments(optimizer)

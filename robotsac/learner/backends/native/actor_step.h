@@ -105,7 +105,10 @@ class ActorStep {
     for (Critic& critic : critics) critic.forward(work_.own.from(0), first, end);
     for (int m = first; m < end; ++m) {
       float least = critics[0].q[m], total = 0.0f;
-      for (const Critic& critic : critics) least = critic.q[m] < least ? critic.q[m] : least, total += critic.q[m];
+      for (const Critic& critic : critics) {
+        if (const float q = critic.q[m]; q < least || q != q) least = q;
+        total += critic.q[m];
+      }
       value_[m] = spec_.mean_value ? total / static_cast<float>(spec_.critics) : least;
       std::fill_n(by_action_[m], spec_.act, 0.0f);
     }

@@ -19,8 +19,8 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
 THIS_PROCESSOR = ("-march=native", "-mcpu=native")
 """What compilers call it; the second on some ARM machines."""
-BUILD_TIMEOUT_S, ASK_TIMEOUT_S = 240.0, 20.0
-"""Together less than the silence after which a trainer that is loading is taken for hung."""
+BUILD_TIMEOUT_S, ASK_TIMEOUT_S = 180.0, 15.0
+"""One build and three questions together take less than the silence after which a trainer that is loading is taken for hung."""
 
 
 def library() -> ctypes.CDLL:
@@ -31,7 +31,7 @@ def library() -> ctypes.CDLL:
     """
     compiler = _compiler()
     flags, macros = _target(compiler)
-    digest = hashlib.sha256(macros)
+    digest = hashlib.sha256(macros + repr(flags).encode())
     for path in sorted(HERE.glob("*.[ch]*")):
         digest.update(path.read_bytes())
     path = cache_folder() / f"update-{digest.hexdigest()[:24]}.so"

@@ -25,7 +25,6 @@ from robotsac.learner.traced_adam import with_moments
 
 CRITICS_METRICS, ACTORS_METRICS = ("critic_loss", "q"), ("actor_loss", "entropy", "alpha")
 """``Losses`` in work.h."""
-THREADS_MAX = 64
 
 
 class Spec(Structure):
@@ -129,11 +128,19 @@ class Native(Backend):
         self._updates = found.robotsac_updates
         self._updates.argtypes = [c_void_p, POINTER(Inputs), c_int32, c_void_p]
         found.robotsac_destroy.argtypes = [c_void_p]
-        self._handle: int = found.robotsac_create(ctypes.byref(_spec(algorithm, learn, min(threads, THREADS_MAX))))
+        self._handle: int | None = found.robotsac_create(ctypes.byref(_spec(algorithm, learn, threads)))
+        if not self._handle:
+            raise BackendUnavailable("the native update cannot begin", reason=f"no memory, or not {threads} threads")
         weakref.finalize(self, found.robotsac_destroy, self._handle)
         self._targets = algorithm.target.tensors if isinstance(algorithm, SacState) else ()
         self._weights = [*algorithm.critic.parts, *self._targets, *algorithm.actor.parameters()]
         self._packed: list[int] = []
+        shape, rows = algorithm.noise_shape, learn.batch_size
+        self._noise = (
+            *((name, (rows, shape.action)) for name in ("next_action", "action")),
+            ("space", (rows, shape.space)),
+            ("subset", (shape.subset,)),
+        )
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """See :class:`~robotsac.learner.backends.backend.Backend`."""
@@ -141,6 +148,8 @@ class Native(Backend):
 
     def updates(self, inputs: Sequence[tuple[Batch, Noise]]) -> dict[str, Tensor]:
         """See :class:`~robotsac.learner.backends.backend.Backend`; one call, between whose updates no thread falls asleep."""
+        if not inputs:
+            return {}
         if wrong := [len(batch) for batch, _ in inputs if len(batch) != self._rows]:
             raise ValueError(f"a batch of {wrong[0]} rows where learn.batch_size is {self._rows}")
         algorithm = self._algorithm
@@ -161,7 +170,7 @@ class Native(Backend):
                 Inputs(
                     *(_part(getattr(batch, name)) for name in PARTS),
                     *normaliser,
-                    *map(_at, (noise.next_action, noise.action, noise.space, noise.subset)),
+                    *(_noise(getattr(noise, name), shape) for name, shape in self._noise),
                     *parameters,
                     *adams,
                     with_actor,
@@ -223,6 +232,16 @@ def _require_same_layout(found: ctypes.CDLL) -> None:
 
 def _at(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
+
+
+def _noise(tensor: Tensor | None, shape: tuple[int, ...]) -> int | None:
+    """Raises ValueError: not what is read there."""
+    if 0 in shape:
+        return None
+    kind = torch.float32 if len(shape) == 2 else torch.int64
+    if tensor is None or tensor.shape != shape or tensor.dtype is not kind or not tensor.is_contiguous():
+        raise ValueError(f"noise that is not {shape} of {kind}, in one piece")
+    return tensor.data_ptr()
 
 
 def _part(tensor: Tensor | None) -> Part:

@@ -18,24 +18,41 @@ inline void relax() {
 #endif
 }
 
-// Moments of units that have died decay into denormal numbers, which cost a hundred times a normal one.
-inline void flush_denormals() {
+// While it lives, this thread takes denormal numbers for 0: moments of units that have died decay into them, and they
+// cost a hundred times a normal one. All threads do: else it would show who did what.
+class FlushDenormals {
+ public:
 #if defined(__SSE__)
-  _mm_setcsr(_mm_getcsr() | 0x8040);
+  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | 0x8040); }
+  ~FlushDenormals() { _mm_setcsr(before_); }
+
+ private:
+  unsigned before_;
+#elif defined(__aarch64__)
+  FlushDenormals() {
+    asm volatile("mrs %0, fpcr" : "=r"(before_));
+    asm volatile("msr fpcr, %0" : : "r"(before_ | (1ull << 24)));
+  }
+  ~FlushDenormals() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
+
+ private:
+  unsigned long long before_ = 0;
 #endif
-}
+};
 
 class Pool {
  public:
+  // Throws std::system_error: the system gives no more threads.
   explicit Pool(int threads) {
-    for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
+    try {
+      for (int i = 1; i < threads; ++i) workers_.emplace_back([this] { serve(); });
+    } catch (...) {
+      end();
+      throw;
+    }
   }
 
-  ~Pool() {
-    ending_ = true;
-    announce();
-    for (std::thread& worker : workers_) worker.join();
-  }
+  ~Pool() { end(); }
 
   // work(unit) for each unit below ``units``, shared among the threads; returns when all is done.
   template <class Work>
@@ -57,6 +74,12 @@ class Pool {
  private:
   static constexpr int SPINS = 4000;  // some tens of microseconds; then the core is somebody else's
 
+  void end() {
+    ending_ = true;
+    announce();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
   void announce() {
     round_.fetch_add(1, std::memory_order_release);
     round_.notify_all();
@@ -67,7 +90,7 @@ class Pool {
   }
 
   void serve() {
-    flush_denormals();
+    const FlushDenormals flush;
     for (unsigned seen = 0;;) {
       for (int spin = 0; spin < SPINS && round_.load(std::memory_order_acquire) == seen; ++spin) relax();
       round_.wait(seen, std::memory_order_acquire);

@@ -14,7 +14,7 @@
 // read them. ``robotsac_updates`` takes pointers anew each time; when somebody else has changed a weight, ``repack``
 // says so.
 
-#include <memory>
+#include <exception>
 
 #include "actor_step.h"
 #include "normed_critics.h"
@@ -53,13 +53,20 @@ class UpdateOf final : public Update {
 
 extern "C" {
 
+// null: there is not the memory, or there are not the threads.
 void* robotsac_create(const Spec* spec) {
-  if (spec->batch_norm) return static_cast<Update*>(new UpdateOf<NormedCritics>(*spec));
-  return static_cast<Update*>(new UpdateOf<SacCritics>(*spec));
+  try {
+    if (spec->batch_norm) return static_cast<Update*>(new UpdateOf<NormedCritics>(*spec));
+    return static_cast<Update*>(new UpdateOf<SacCritics>(*spec));
+  } catch (const std::exception&) {
+    return nullptr;
+  }
 }
 
-// ``count`` updates in turn.
-void robotsac_updates(void* update, const Inputs* inputs, int32_t count, Losses* losses) {
+// ``count`` updates in turn. All room has been made before but for some kilobytes; where there are not even those, it
+// ends the process, as an update that was begun cannot be taken back.
+void robotsac_updates(void* update, const Inputs* inputs, int32_t count, Losses* losses) noexcept {
+  const FlushDenormals flush;
   for (int i = 0; i < count; ++i) static_cast<Update*>(update)->run(inputs[i], losses[i]);
 }
 

@@ -76,7 +76,7 @@ struct Unit {
 
 // Appends what a layer is made up of: all of its ``rows``, in panels of rows, and its vectors.
 inline void add_units(std::vector<Unit>& units, int network, int layer, int rows, int threads) {
-  // A multiple of both a tile's rows and a panel's. Among many threads the work is cut finer.
+  // Of few threads, a multiple of both a tile's rows and a panel's; among many, the work is cut finer.
   const int count = threads > 4 ? PANEL : 3 * PANEL;
   for (int first = 0; first < rows; first += count)
     units.push_back({network, layer, first, std::min(first + count, rows)});
