@@ -196,7 +196,7 @@ MUTATIONS = (
     Mutation(10, "critics move towards their targets", "learner.critic", _LERP, "_foreach_lerp_(list(online), list(target), polyak)"),
     Mutation(10, "targets move twice", "learner.sac", f"{_MOVE}\n        return", f"{_MOVE}\n        {_MOVE}\n        return"),
     Mutation(10, "half the updates", "learner.limiter", "math.floor(self.updates_per_step * max", "math.floor(0.5 * self.updates_per_step * max"),
-    Mutation(10, "the actor's delay is ignored", "learner.algorithm", "(algorithm.updates + 1) % algorithm.constants.actor_delay == 0", "algorithm.updates + 1 > 0"),
+    Mutation(10, "the actor's delay is ignored", "learner.algorithm", "(algorithm.updates + 1 + ahead) % algorithm.constants.actor_delay == 0", "algorithm.updates + 1 > 0"),
     Mutation(10, "α as it was at first", "learner.sac", "alpha = self.log_alpha.detach().exp()", "alpha = torch.tensor(0.01)"),
     Mutation(10, "updates in half precision", "learner.algorithm", "    metrics = algorithm.compute(", "    with torch.autocast('cpu', torch.bfloat16):\n      metrics = algorithm.compute("),
     Mutation(10, "ddpg: the actor's target stays behind", "learner.ddpg", _DDPG_MOVE, "pass"),
