@@ -26,7 +26,7 @@ from learning_machine import ROOT, Machine
 from tool_error import give_up, typed
 
 from robotsac.child_error import read_logged_error
-from robotsac.cli.console import tell
+from robotsac.cli.console import print_error, tell
 from robotsac.config import Config, load_config
 from robotsac.errors import ConfigError, RobotsacError
 
@@ -53,26 +53,38 @@ def main() -> None:
     try:
         config = load_config(arguments.robot, [], arguments.set)
         steps = steps_within(arguments.seconds, config)
-        runs = [trained(arguments, config, steps, seed) for seed in range(arguments.seeds)]
     except RobotsacError as error:
         give_up(error)
+    runs: list[dict[str, Any]] = []
+    failed: dict[int, dict[str, str | int]] = {}
+    for seed in range(arguments.seeds):
+        try:
+            runs.append(trained(arguments, config, steps, seed))
+        except RobotsacError as error:  # hours of others are not lost for it, and it is not hidden
+            failed[seed] = error.to_dict()
+            print_error(error)
     rates = [run["success_rate"] for run in runs]
     report = {
         "command": typed(),
         "machine": Machine(config.learn.device, config.learn.threads).described(),
         "settings": {name: value for name, value in vars(arguments).items() if name not in ("out", "json")},
-        "success_rate": {"mean": round(statistics.mean(rates), 4), "min": min(rates), "seeds": rates},
+        "success_rate": {"mean": round(statistics.mean(rates), 4), "min": min(rates), "seeds": rates}
+        if rates
+        else None,
         "runs": runs,
+        "failed": failed,
     }
     if arguments.json:
         print(json.dumps(report))
-        return
+        sys.exit(1 if failed else 0)
     for run in runs:
         print(
             f"seed {run['seed']}  {run['successes']}/{run['eval_episodes']} reached after {run['robot_time_s']:.1f} s "
             f"of robot time, {run['updates']:,} updates, {run['updates_per_step']:.2f} per step"
         )
-    print(f"mean {100 * report['success_rate']['mean']:.1f} %")
+    if rates:
+        print(f"mean {100 * statistics.mean(rates):.1f} %" + (f" without {len(failed)} that failed" if failed else ""))
+    sys.exit(1 if failed else 0)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
