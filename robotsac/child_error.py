@@ -54,9 +54,13 @@ def read_logged_error(log: Path, start: int = 0) -> RobotsacError | None:
         start: bytes of what earlier children said, which are passed over.
     """
     try:
-        said = log.read_bytes()[start:]
+        return read_printed_error(log.read_bytes()[start:])
     except OSError:
         return None
+
+
+def read_printed_error(said: bytes) -> RobotsacError | None:
+    """The error that a child with ``--json`` printed last among what it ``said``; ``None`` when there is none."""
     for line in reversed(said.splitlines()):
         with suppress(msgspec.DecodeError):
             return _raisable(msgspec.json.decode(line, type=Printed).error)

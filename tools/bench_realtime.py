@@ -44,7 +44,7 @@ KEPT = (
 PATIENCE_S = 300.0
 """For all that takes no robot time: processes that start, ways home, a last checkpoint."""
 PER_EPISODE_S = 10.0
-"""An episode and the way home after it, at most, on average."""
+"""An episode and the way home after it, at most, on average. Episodes are taken to last a second: one that ends early is short."""
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from robotsac.child_error import read_printed_error
 from robotsac.cli.console import StatusLine, say
 from robotsac.cli.options import run_folder
 from robotsac.config import LearnConfig, LinkConfig, load_learner_settings
@@ -34,7 +35,7 @@ learn = LearnConfig.model_validate_json(sys.stdin.read())
 try:
     require_backend(learn, resolve_device(learn.device))
 except ConfigError as error:
-    print(json.dumps([error.message, error.reason, error.command]))
+    print(json.dumps({"error": error.to_dict()}))
 """
 
 
@@ -101,9 +102,8 @@ def _try(learn: LearnConfig) -> None:
     try:
         tried = subprocess.run(
             [sys.executable, "-c", TRY],
-            input=learn.model_dump_json(),
+            input=learn.model_dump_json().encode(),
             capture_output=True,
-            text=True,
             timeout=TRY_PATIENCE_S,
         )
     except subprocess.TimeoutExpired as late:
@@ -113,11 +113,10 @@ def _try(learn: LearnConfig) -> None:
             command=command,
         ) from late
     if tried.returncode:
-        reason = (tried.stderr.splitlines() or ["torch gave no reason"])[-1]
+        reason = (tried.stderr.decode(errors="replace").splitlines() or ["torch gave no reason"])[-1]
         raise ConfigError(f"{what} cannot be used here", reason=reason, command=command)
-    if said := tried.stdout.splitlines():
-        message, reason, command = json.loads(said[-1])
-        raise ConfigError(message, reason=reason, command=command)
+    if (error := read_printed_error(tried.stdout)) is not None:
+        raise ConfigError(error.message, reason=error.reason, command=error.command)
 
 
 class _Screen:

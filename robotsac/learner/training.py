@@ -177,11 +177,12 @@ class Training:
     def _update_for(self, seconds: float) -> bool:
         """Do the updates that are allowed, for at most ``seconds``; whether there were any."""
         allowed = self.learning.updates_allowed
-        begin_s = now_s = time.monotonic()
+        now_s = time.monotonic()
+        end_s = now_s + seconds
         done = 0
-        while done < allowed and (done == 0 or now_s < begin_s + seconds):
+        while done < allowed and (done == 0 or now_s < end_s):
             # As many in one call as there is time for, going by those before.
-            room = int((begin_s + seconds - now_s) / self._update_s)
+            room = int((end_s - now_s) / max(self._update_s, 1e-6))
             count = max(1, min(allowed - done, room, AT_ONCE_MAX))
             # Kept, not replaced: with a delayed actor most updates have no word about it.
             self._last |= self.learning.update(count)

@@ -25,10 +25,14 @@ struct Matrix {
     by_row.assign(static_cast<size_t>(panels(rows)) * columns * PANEL, 0.0f);
   }
 
-  void pack() { pack(0, rows); }
+  void pack() {
+    if (parameter.target != nullptr) target_by_column.resize(by_column.size(), 0.0f);
+    pack(0, rows);
+  }
 
-  // One step of Adam on rows ``first`` to ``end`` - 1, down ``gradient`` [row][stride]. ``first`` begins a panel of
-  // rows.
+  // One step of Adam on rows ``first`` to ``end`` - 1, down ``gradient`` [row][stride], of weights that have been
+  // packed.
+  // ``first`` begins a panel of rows.
   void step(int first, int end, const float* gradient, std::ptrdiff_t stride, const Rates& rates) {
     // What has moved is packed while it is in the cache.
     for (int next; first < end; gradient += (next - first) * stride, first = next) {
@@ -49,9 +53,7 @@ struct Matrix {
   void pack(int first, int end) {
     copy(parameter.value, first, end, by_column);
     for (int r = first; r < end; r += PANEL) transpose(r, std::min(PANEL, end - r));
-    if (parameter.target == nullptr) return;
-    if (target_by_column.size() != by_column.size()) target_by_column.assign(by_column.size(), 0.0f);
-    copy(parameter.target, first, end, target_by_column);
+    if (parameter.target != nullptr) copy(parameter.target, first, end, target_by_column);
   }
 
   void copy(const float* from, int first, int end, Numbers& panels_of_columns) const {
@@ -73,7 +75,7 @@ struct Matrix {
   void transpose(int first, int count) {
     float* to = by_row.data() + static_cast<size_t>(first / PANEL) * columns * PANEL;
     const float* from = parameter.value + number(first);
-    if (count == PANEL) {
+    if (count == PANEL) {  // nearly always: a loop whose length is known
       for (int c = 0; c < columns; ++c, to += PANEL)
         for (int r = 0; r < PANEL; ++r) to[r] = from[static_cast<long>(r) * columns + c];
       return;

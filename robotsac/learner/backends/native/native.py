@@ -136,7 +136,7 @@ class Native(Backend):
         self._weights = [*algorithm.critic.parts, *self._targets, *algorithm.actor.parameters()]
         self._packed: list[int] = []
         shape, rows = algorithm.noise_shape, learn.batch_size
-        self._noise = (
+        self._noise_shapes = (
             *((name, (rows, shape.action)) for name in ("next_action", "action")),
             ("space", (rows, shape.space)),
             ("subset", (shape.subset,)),
@@ -161,7 +161,7 @@ class Native(Backend):
             log_alpha = (Parameter * 1)(Parameter(algorithm.log_alpha.data_ptr()))
         # torch counts how often a tensor was written; what is written here, it does not see.
         versions = [tensor._version for tensor in self._weights]
-        normaliser = [_at(tensor) for tensor in (algorithm.normaliser.mean, algorithm.normaliser.std)]
+        normaliser = (algorithm.normaliser.mean.data_ptr(), algorithm.normaliser.std.data_ptr())
         parameters = [ctypes.addressof(each) for each in (critic, actor, log_alpha, running)]
         adams = [_adams(each) for each in (algorithm.critic_adam, algorithm.actor_adam, algorithm.alpha_adam)]
         due = [actor_due(algorithm, ahead) for ahead in range(len(inputs))]
@@ -170,7 +170,7 @@ class Native(Backend):
                 Inputs(
                     *(_part(getattr(batch, name)) for name in PARTS),
                     *normaliser,
-                    *(_noise(getattr(noise, name), shape) for name, shape in self._noise),
+                    *(_noise(getattr(noise, name), shape) for name, shape in self._noise_shapes),
                     *parameters,
                     *adams,
                     with_actor,
@@ -184,9 +184,8 @@ class Native(Backend):
         self._packed = versions
         algorithm.updates += len(inputs)
         losses = dict(zip(CRITICS_METRICS, values[-1].unbind(), strict=False))
-        if True in due:
-            acted = values[len(due) - 1 - due[::-1].index(True), len(losses) :]
-            losses |= dict(zip(ACTORS_METRICS, acted.unbind(), strict=True))
+        if acted := [row for row, with_actor in zip(values, due, strict=True) if with_actor]:
+            losses |= dict(zip(ACTORS_METRICS, acted[-1][len(losses) :].unbind(), strict=True))
         return losses
 
 
@@ -228,10 +227,6 @@ def _require_same_layout(found: ctypes.CDLL) -> None:
     ours = [ctypes.sizeof(kind) for kind in (Spec, Adams, Inputs, Parameter)]
     if sizes != ours:
         raise BackendUnavailable("the native update was built for another version", reason=f"sizes {sizes}, not {ours}")
-
-
-def _at(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
 
 
 def _noise(tensor: Tensor | None, shape: tuple[int, ...]) -> int | None:

@@ -1,8 +1,6 @@
 // Actor and critics: forward and backward over some rows of a batch, layer by layer.
 #pragma once
 
-#include <cstring>
-
 #include "layer.h"
 
 // Rows ``first`` to ``end`` - 1 of ``from``, times a packed matrix, plus bias; relu unless ``plain``.

@@ -327,8 +327,8 @@ class NormedCritics {
     }
   }
 
-  // From dL/d(normed) of layer ``l`` back through the normalisation and the relu below it, and on to that of layer l
-  // - 1.
+  // From dL/d(normed) of layer ``l`` back through the normalisation and the relu below it, on to that of the layer
+  // below.
   void back(NormedCritic& critic, size_t l, int first, int end) const {
     NormedCritic::Layer &layer = critic.layers[l], &below = critic.layers[l - 1];
     const bool last = l + 1 == critic.layers.size();
@@ -388,10 +388,9 @@ class NormedCritics {
 
   void step_last(NormedCritic& critic) const {
     NormedCritic::Layer& layer = critic.layers.back();
-    float bias = 0.0f;
     Numbers gradient(padded(layer.in)), along(padded(layer.in));
     layer.gradients.total(gradient.data(), along.data());
-    bias = gradient[0];
+    const float bias = gradient[0];
     for (int c = 0; c < layer.in; ++c) gradient[c] = layer.scale.value[c] * along[c] + layer.shift.value[c] * bias;
     step_vectors(layer);
     work_.step_critic(layer.vector, gradient.data(), layer.in);

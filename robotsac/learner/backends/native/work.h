@@ -157,7 +157,7 @@ struct Work {
   int asked() const { return in->subset == nullptr ? spec.critics : spec.subset; }
   int asked(int i) const { return in->subset == nullptr ? i : static_cast<int>(in->subset[i]); }
 
-  // Parameter ``of`` one critic of all: each tensor holds those of all critics.
+  // One critic's part of a parameter from number ``at`` on: each tensor holds those of all critics.
   static Parameter slice(const Parameter& all, long at) {
     return {all.value + at, all.first + at, all.second + at, all.steps,
             all.target == nullptr ? nullptr : all.target + at};
