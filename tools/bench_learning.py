@@ -19,6 +19,7 @@ import sys
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import get_args
 
 from learning_machine import Machine
 from learning_queue import run_all
@@ -29,6 +30,7 @@ from tool_error import give_up, typed
 
 from robotsac.cli.console import StatusLine, tell
 from robotsac.cli.gym_world import require_learnable
+from robotsac.config.learn import LearnConfig
 from robotsac.errors import ConfigError, RobotsacError, StorageError, path_command
 
 INTERRUPTED = 130
@@ -67,7 +69,7 @@ def main() -> None:
 
 def run(runs: Sequence[Run], arguments: argparse.Namespace) -> tuple[list[Run], bool]:
     """Make what is not finished; see :func:`~learning_queue.run_all`."""
-    machine = Machine(arguments.device, arguments.threads, arguments.jobs)
+    machine = Machine(arguments.device, arguments.threads, arguments.backend, arguments.jobs)
     with StatusLine(plain=arguments.json) as status:
         failed, interrupted = run_all(runs, machine, status.event, status.update)
     if interrupted:
@@ -91,6 +93,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--device", default="cpu", help="learn.device of all runs")
     parser.add_argument("--threads", type=int, default=1, help="learn.threads of all runs")
+    backends = get_args(LearnConfig.model_fields["backend"].annotation)
+    parser.add_argument("--backend", default="auto", choices=backends, help="learn.backend of all runs")
     parser.add_argument("--no-run", action="store_true", help="only report what is there")
     parser.add_argument("--summary", type=Path, help="write figures, seeds, settings and machine to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")

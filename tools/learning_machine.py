@@ -20,17 +20,19 @@ class Machine:
     """Where and how runs are made; it does not belong to what was asked for.
 
     Args:
-        device, threads: ``learn.device`` and ``learn.threads``.
+        device, threads, backend: ``learn.device``, ``learn.threads`` and ``learn.backend``.
         jobs: runs at a time, which share the processor.
     """
 
     device: str = "cpu"
     threads: int = 1
+    backend: str = "auto"
     jobs: int = 1
 
     def options(self) -> list[str]:
         """For the command line."""
-        return ["--set", f"learn.device={self.device!r}", "--set", f"learn.threads={self.threads}"]
+        learn = {"device": repr(self.device), "threads": self.threads, "backend": repr(self.backend)}
+        return [word for key, value in learn.items() for word in ("--set", f"learn.{key}={value}")]
 
     def described(self) -> dict[str, Any]:
         """With the processor, the commit and the versions that decide about results."""

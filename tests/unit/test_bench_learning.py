@@ -83,11 +83,13 @@ def test_finished_runs_are_kept_and_cut_ones_go_on(tools, task, tmp_path):
     process.wait()
     # Too late to be cut where the machine was slow to look: then nothing is left to do, and this test says so.
     assert cut.state() is tools.runs.State.CUT, "it was done before it could be cut"
-    failed, interrupted = tools.queue.run_all([cut, finished], tools.runs.Machine(jobs=2), lambda line: None)
+    eager = tools.runs.Machine(jobs=2, backend="eager")
+    failed, interrupted = tools.queue.run_all([cut, finished], eager, lambda line: None)
     log = (cut.folder / "log.txt").read_text()
     assert not failed and not interrupted, log
     assert [line["env_steps"] for line in cut.evaluations()] == list(range(50, 1001, 50))
     assert log.count("run folder") == 2, "what the first start said is still there"
+    assert cut.summary()["backend"] == "eager"
     assert (finished.folder / "metrics.jsonl").read_bytes() == before
     assert cut.summary()["resumed"] == 1
     machine = cut.machine()
@@ -495,6 +497,7 @@ def test_a_long_name_is_shown_in_part(tools, name, shown):
         (("pendulum", "--set", "learn.threads=2"), "--set is for --env"),
         ((), "name a task"),
         (("pandulum",), "'pandulum'"),
+        (("pendulum", "--backend", "nativ"), "invalid choice: 'nativ'"),
         (("--env", "Pendulum-v1", "--steps", "0"), "below 1"),
         (("--env", "Pendulum-v1", "--set", "learn.nonsense=1"), "nonsense"),
         (("--env", "Pandulum-v1", "--summary", "new/s.json"), "--summary new/s.json --out out --env Pendulum-v1\n"),
