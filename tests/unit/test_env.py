@@ -168,12 +168,16 @@ def test_an_end_that_there_is_not_is_refused():
         load_config("arm0-sim", overrides=['task.home_after=["sucess"]'])
 
 
-def test_success_needs_the_whole_hold_without_a_break():
+def test_success_needs_the_whole_hold_without_a_break_and_a_policy_sees_how_much_of_it_is_done():
     env = ArmEnv(load_config("arm0-sim", overrides=["task.tolerance_m=10"]))
     env.reset(seed=0)
-    ends = [env.step(np.zeros(6))[4]["end"] for _ in range(25)]
+    steps = [env.step(np.zeros(6)) for _ in range(25)]
+    ends = [info["end"] for *_, info in steps]
     assert ends[:24] == [EpisodeEnd.RUNNING] * 24
     assert ends[24] is EpisodeEnd.SUCCESS, "0.5 s at 50 Hz"
+    channels = env.contract.observation
+    held = sum(channel.size for channel in channels[: [channel.name for channel in channels].index("held")])
+    assert np.allclose([obs[held] for obs, *_ in steps], np.linspace(0.008, 0.2, 25)), "small: see HELD_SPAN"
     env.close()
 
 

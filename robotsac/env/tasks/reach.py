@@ -22,6 +22,9 @@ from robotsac.records import EpisodeEnd
 DRAWS_MAX = 1000
 # The enlarged view of the target's direction spans this many times `precise_m`.
 NEAR_SPAN = 6.0
+# A whole `hold_s` within tolerance is shown as 1 over this: what holding on is worth depends on it, what is to be done does not.
+# Shown as 1, it drives policies off the target as it grows, and back when it is gone.
+HELD_SPAN = 5.0
 
 
 class ReachParams(EffortParams):
@@ -90,7 +93,7 @@ class Reach:
             Channel("to_target", 3, "m", far),
             # The last centimetres again, enlarged; cut off beyond, where the coarse channel tells enough.
             Channel("to_target_near", 3, "m", near),
-            Channel("held", 1, "s", (max(self._params.hold_s, dt_s),)),
+            Channel("held", 1, "s", (HELD_SPAN * max(self._params.hold_s, dt_s),)),
         )
 
     def closeness(self, distance_m: float) -> float:
