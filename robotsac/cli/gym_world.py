@@ -15,6 +15,7 @@ from gymnasium.spaces.utils import flatdim
 
 from robotsac.actor.held_noise import HeldNoise
 from robotsac.cli.checked_env import CheckedEnv, make_env, unfit
+from robotsac.contract import Contract
 from robotsac.errors import ConfigError
 from robotsac.learner.world import Outcome, Seeds, Vector
 from robotsac.records import EpisodeEnd
@@ -33,6 +34,9 @@ class GymWorld:
         ConfigError: spaces that SAC does not fit, or noise to hold where no step has a length in seconds.
         TaskError: the environment has no spaces.
     """
+
+    contract: Contract | None = None
+    """Gymnasium's spaces do not say what their numbers mean."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], seeds: Seeds, noise_hold_s: float = 0.0) -> None:
         self._env = CheckedEnv(env)

@@ -98,7 +98,9 @@ def _try(learn: LearnConfig) -> None:
     Raises:
         ConfigError: one of them cannot be had here.
     """
-    what, command = f"learn.device {learn.device!r}, learn.backend {learn.backend!r}", "--set learn.device=auto"
+    what = f"learn.device {learn.device!r}, learn.backend {learn.backend!r}"
+    named = "device" if learn.backend in ("auto", "eager") else "backend"
+    command = f"--set learn.{named}=auto"
     try:
         tried = subprocess.run(
             [sys.executable, "-c", TRY],

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from robotsac.contract import Contract
     from robotsac.learner.sync import SyncLearning
     from robotsac.learner.sync_checkpoint import SyncCheckpoints, SyncManifest
     from robotsac.learner.world import World
@@ -38,12 +37,11 @@ DISCOUNT_LOW = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What is learned in and what is evaluated in; the rate, Hz, where it is known; of an arm its contract."""
+    """What is learned in and what is evaluated in; the rate, Hz, where it is known."""
 
     world: World
     exam: World
     control_rate_hz: float | None
-    contract: Contract | None = None
 
 
 def run_sync(options: SyncOptions, files: list[Path], overrides: list[str], as_json: bool) -> int:
@@ -83,7 +81,7 @@ def _begin(settings: Settings, device: torch.device, stack: ExitStack, status: S
     status.event(f"updates {learning.backend.why}")
     if note := _note_on_discount(settings, opened.control_rate_hz):
         status.event(note)
-    return SyncRun(settings, learning, opened.contract, checkpoints, status, as_json).run()
+    return SyncRun(settings, learning, checkpoints, status, as_json).run()
 
 
 def _go_on(settings: Settings, device: torch.device, stack: ExitStack, status: StatusLine, as_json: bool) -> int:
@@ -93,8 +91,8 @@ def _go_on(settings: Settings, device: torch.device, stack: ExitStack, status: S
     _lock(folder, stack)
     checkpoints = _checkpoints(folder)
     saved: tuple[SyncManifest, dict[str, Tensor]] | None = checkpoints.load()
-    opened, learning = _learning(settings, saved[0].env_steps if saved else 0, device, stack)
-    run = SyncRun(settings, learning, opened.contract, checkpoints, status, as_json)
+    _, learning = _learning(settings, saved[0].env_steps if saved else 0, device, stack)
+    run = SyncRun(settings, learning, checkpoints, status, as_json)
     if saved is None:
         checkpoints.discard()
         status.event(f"run folder {folder}; it was cut before its first checkpoint, and begins anew")
@@ -129,7 +127,7 @@ def _open(settings: Settings, env_steps: int) -> Opened:
         faults = settings.folder / "faults"
         arm = ArmWorld(settings.config, streams.world, faults)
         exam = ArmWorld(settings.config, streams.exam, faults)
-        return Opened(arm, exam, float(arm.contract.control_rate_hz), arm.contract)
+        return Opened(arm, exam, float(arm.contract.control_rate_hz))
     from robotsac.cli.checked_env import control_rate_of, make_env
     from robotsac.cli.gym_world import GymWorld
 

@@ -18,7 +18,6 @@ from robotsac.learner.run_folder import run_argument
 from robotsac.signals import counted_signals
 
 if TYPE_CHECKING:
-    from robotsac.contract import Contract
     from robotsac.learner.sync import SyncLearning
     from robotsac.learner.sync_checkpoint import SyncCheckpoints, SyncManifest
     from robotsac.learner.sync_progress import Evaluation
@@ -34,7 +33,6 @@ class SyncRun:
     Args:
         settings: of the run.
         learning: fresh, or restored.
-        contract: of an arm.
         checkpoints: of the run.
         status: the screen.
         as_json: for a script.
@@ -44,12 +42,11 @@ class SyncRun:
         self,
         settings: Settings,
         learning: SyncLearning,
-        contract: Contract | None,
         checkpoints: SyncCheckpoints,
         status: StatusLine,
         as_json: bool,
     ) -> None:
-        self._env, self._folder, self._learning, self._contract = settings.env, settings.folder, learning, contract
+        self._env, self._folder, self._learning = settings.env, settings.folder, learning
         self._checkpoints, self._status, self._as_json = checkpoints, status, as_json
         self._evaluations: list[Evaluation] = []
         self._lives = 1
@@ -166,7 +163,8 @@ class SyncRun:
     def _publish(self) -> None:
         """An arm's policy, as ``learn`` would export it: for ``robotsac eval``."""
         state = self._learning.state
-        if self._contract is None or not state.updates:
+        contract = self._learning.world.contract
+        if contract is None or not state.updates:
             return
         from robotsac.learner.export import PolicyExporter
         from robotsac.learner.resume_rules import chosen
@@ -175,7 +173,7 @@ class SyncRun:
         self._status.update("exporting the policy")
         digest = sha256((self._folder / CONFIG_FILE).read_bytes()).hexdigest()
         told = chosen(self._learning.learn)
-        exporter = PolicyExporter(state.normaliser, state.actor, self._contract, self._folder.name, digest, told)
+        exporter = PolicyExporter(state.normaliser, state.actor, contract, self._folder.name, digest, told)
         exporter.prepare()
         BundleStore(self._folder / "policies").publish(exporter.bundle(self._lives, state.updates), self._lives)
 

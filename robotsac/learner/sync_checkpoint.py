@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from robotsac.contract import Contract
 from robotsac.errors import CheckpointError, StorageError, path_command
 from robotsac.learner.checkpoint import restore_state, state_tensors
 from robotsac.learner.replay_files import ReplayFiles, Rows
@@ -48,6 +49,7 @@ class SyncManifest(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True
         device: kind of device the generators belong to.
         config_digest: sha256 of the run's ``config.json``.
         versions: of the software.
+        contract: of the world, where it has one.
     """
 
     env_steps: int
@@ -63,6 +65,7 @@ class SyncManifest(Sealed, frozen=True, kw_only=True, forbid_unknown_fields=True
     device: str
     config_digest: str
     versions: dict[str, str]
+    contract: Contract | None = None
 
 
 class SyncCheckpoints:
@@ -135,10 +138,12 @@ class SyncCheckpoints:
                 reason="streams of random numbers do not carry over from one kind of device to another",
                 command=f"--set learn.device={manifest.device}",
             )
+        anew = shlex.join(("rm", "-r", str(path)))
+        _require_same_world(manifest.contract, learning.world.contract, anew)
         losses = {name.removeprefix(LOSS): tensor for name, tensor in tensors.items() if name.startswith(LOSS)}
         observed = learning.observed.tensors()
         state = {name: tensor for name, tensor in tensors.items() if not name.startswith(LOSS) and name not in observed}
-        restore_state(learning.state, learning.generators, state, shlex.join(("rm", "-r", str(path))))
+        restore_state(learning.state, learning.generators, state, anew)
         for name, tensor in observed.items():
             tensor.copy_(tensors[name])
         learning.losses = {name: tensor.to(learning.device) for name, tensor in losses.items()}
@@ -177,4 +182,23 @@ class SyncCheckpoints:
             device=learning.device.type,
             config_digest=self._config_digest,
             versions=versions(),
+            contract=learning.world.contract,
         )
+
+
+def _require_same_world(before: Contract | None, now: Contract | None, anew: str) -> None:
+    """Refuse to mix transitions of two meanings: the settings are the run's own, but the software may have changed since.
+
+    Raises:
+        CheckpointError: with the command ``anew``.
+    """
+    if before == now:
+        return
+    reason = "the version of robotsac that began it kept no contract"
+    if before is not None and now is not None:
+        reason = f"{before.difference(now)} (the run's, and now)"
+    raise CheckpointError(
+        "the run cannot go on: its observations, actions or task are not what they were",
+        reason=reason,
+        command=anew,
+    )

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from robotsac.contract import Contract
 from robotsac.records import EpisodeEnd
 
 Vector = NDArray[np.float32]
@@ -45,6 +46,11 @@ class Outcome:
 
 class World(Protocol):
     """One environment, one episode at a time. Actions are in [-1, 1] per dimension, whatever the units behind them."""
+
+    @property
+    def contract(self) -> Contract | None:
+        """Of an arm, what observations and actions mean; ``None`` where nobody has written it down."""
+        ...
 
     @property
     def obs_dim(self) -> int:

@@ -7,6 +7,7 @@ import torch
 from learner_world import PLAIN
 
 from robotsac.config import LearnConfig
+from robotsac.contract import Contract
 from robotsac.learner.sync import Hooks, SyncLearning
 from robotsac.learner.sync_progress import Evaluation, Plan
 from robotsac.learner.world import Outcome
@@ -24,6 +25,7 @@ class Ladder:
 
     ENDS = (EpisodeEnd.FAILURE, EpisodeEnd.TIME_LIMIT, EpisodeEnd.FAULT)
     obs_dim, act_dim = 2, 1
+    contract: Contract | None = None
 
     def __init__(self) -> None:
         self.episode, self.at = -1, 0

@@ -22,6 +22,7 @@ from robotsac.learner.algorithm import Algorithm, Noise
 from robotsac.learner.backends import Backend, Eager, choose_backend
 from robotsac.learner.backends.backend import BackendUnavailable
 from robotsac.learner.backends.check import Trial, difference, kept
+from robotsac.learner.backends.choice import require_backend
 from robotsac.learner.backends.compiled import Compiled
 from robotsac.learner.backends.native import Native, build, why_not
 from robotsac.learner.checkpoint import restore_state, state_tensors
@@ -574,6 +575,26 @@ def test_noise_of_another_kind_is_refused() -> None:
     assert algorithm.updates == 0
 
 
+def test_a_batch_of_another_kind_is_refused() -> None:
+    learn = learn_of()
+    algorithm = fresh(learn)
+    backend = MAKERS["native"](algorithm, learn)
+    batch, noise = inputs(algorithm, learn, 0)
+    assert batch.after is not None and batch.steps is not None
+    for wrong in (
+        {"obs": batch.obs[:, 1:]},
+        {"next_obs": batch.next_obs.double()},
+        {"action": batch.action.t().contiguous().t()},
+        {"after": batch.after[1:]},
+        {"steps": batch.steps[:, None]},
+        {"terminal": None},
+    ):
+        (name,) = wrong
+        with pytest.raises(ValueError, match=f"whose {name} is"):
+            backend.update(dataclasses.replace(batch, **wrong), noise)
+    assert algorithm.updates == 0
+
+
 @pytest.mark.parametrize("backend", ["eager", "native"])
 def test_no_updates_are_none(backend: str) -> None:
     learn = learn_of()
@@ -587,6 +608,59 @@ def test_a_library_is_built_anew_with_other_flags(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(build, "FLAGS", tuple(flag for flag in build.FLAGS if flag != "-O3"))
     build.library()
     assert len(list((tmp_path / "robotsac").glob("*.so"))) == 2
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty one, for libraries that are built fast and run slowly."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(build, "FLAGS", tuple("-O0" if flag == "-O3" else flag for flag in build.FLAGS))
+    return tmp_path / "robotsac"
+
+
+def test_a_library_that_is_not_what_was_built_is_built_again(cache: Path) -> None:
+    """A file that a power cut left half written would end the process that loads it."""
+    build.library()
+    (path,) = cache.glob("*.so")
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:100_000], whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.unlink()  # not written over: it is loaded
+        path.write_bytes(damaged)
+        build.library()
+        (path,) = cache.glob("*.so")
+        assert len(path.read_bytes()) == len(whole) and path.read_bytes() != damaged
+
+
+def test_a_compiler_may_have_words_of_its_own(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setenv("CXX", "env c++ -g0")
+    build.library()
+    assert len(list(cache.glob("*.so"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ("nothing-like-it -O2", "none of nothing-like-it -O2 is here"),
+        ("'c++", "No closing quotation"),
+        ("{folder}/no-program", "Exec format error"),
+        ("false", "exit code 1"),
+    ],
+)
+def test_a_compiler_that_is_none_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, compiler: str, reason: str
+) -> None:
+    (tmp_path / "no-program").write_bytes(b"\0\0\0\0")
+    (tmp_path / "no-program").chmod(0o755)
+    monkeypatch.setenv("CXX", compiler.format(folder=tmp_path))
+    with pytest.raises(BackendUnavailable) as refused:
+        build.library()
+    assert reason in refused.value.reason
+
+
+def test_compiled_is_refused_before_the_robot_moves_where_there_is_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", ("nothing-like-it",))
+    with pytest.raises(ConfigError, match="need a C\\+\\+ compiler"):
+        require_backend(learn_of(backend="compiled"), CPU)
 
 
 def test_without_threads_to_be_had_native_is_refused_in_words(tmp_path: Path) -> None:

@@ -15,10 +15,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from cli_world import run
+from learner_world import contract
 from sync_world import CPU, Ladder, learn_config
 
 from robotsac.cli.checked_env import make_env
@@ -129,6 +131,24 @@ def test_times_go_on_where_they_were(tmp_path):
     (evaluation,) = run_until(again, 120)
     assert 1000.0 < evaluation.wall_s < 1100.0
     assert 500.0 < evaluation.spent["update"] < 600.0
+
+
+def test_an_arm_whose_observation_has_changed_since_does_not_go_on(tmp_path):
+    cut = ladder(120)
+    cut.world.contract = contract()
+    checkpoints(tmp_path).save(cut, run_until(cut, 60), 1)
+    same = ladder(120, episode=12)
+    same.world.contract = contract()
+    restored(tmp_path, same)
+    other = ladder(120, episode=12)
+    first, *others = contract().observation
+    larger = msgspec.structs.replace(first, scale=tuple(5.0 * scale for scale in first.scale))
+    other.world.contract = msgspec.structs.replace(contract(), observation=(larger, *others))
+    for world, reason in ((other, first.name), (ladder(120, episode=12), "kept no contract")):
+        with pytest.raises(CheckpointError) as refused:
+            restored(tmp_path, world)
+        assert "cannot go on" in refused.value.message and reason in refused.value.reason
+        assert refused.value.command.startswith("rm -r ")
 
 
 def test_an_evaluation_that_was_stopped_in_the_middle_comes_first(tmp_path):

@@ -8,6 +8,7 @@ import torch
 from bugs import ALPHA, CPU, DISCOUNT, all_rows
 from learner_world import ACT_DIM, OBS_DIM, settings
 
+from robotsac.contract import Contract
 from robotsac.learner.replay import Batch
 from robotsac.learner.sync import Hooks, Plan, SyncLearning
 from robotsac.learner.world import Outcome, Vector
@@ -26,6 +27,7 @@ class Steps:
     """
 
     obs_dim, act_dim = OBS_DIM, ACT_DIM
+    contract: Contract | None = None
 
     def __init__(self) -> None:
         self.number, self.episode = -1, -1

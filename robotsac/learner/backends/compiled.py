@@ -22,14 +22,16 @@ class Compiled(Backend):
         reduced: products in bfloat16, whatever is summed or kept in float32.
 
     Raises:
-        BackendUnavailable: this torch takes no gradients inside of a graph.
-        RuntimeError, torch._dynamo.exc.Unsupported: at the first update, where there is no compiler or a graph cannot be made.
+        BackendUnavailable: this torch takes no gradients inside of a graph, or on a CPU there is no compiler.
+        RuntimeError, torch._dynamo.exc.Unsupported: at the first update, where a graph cannot be made.
     """
 
     def __init__(self, algorithm: Algorithm, device: torch.device, *, reduced: bool = False) -> None:
         # Gradients are taken inside of the graph, not by a call between two.
         if not hasattr(torch._dynamo.config, "trace_autograd_ops"):
             raise BackendUnavailable("compiled updates need a newer torch", reason=f"torch {torch.__version__}")
+        if device.type == "cpu":
+            _require_compiler()
         torch._dynamo.config.trace_autograd_ops = True
         for optimizer in algorithm.optimizers().values():
             with_moments(optimizer)
@@ -49,3 +51,16 @@ class Compiled(Backend):
         with products:
             metrics: dict[str, Tensor] = self._compute(self._algorithm, batch, noise, with_actor)
         return metrics
+
+
+def _require_compiler() -> None:
+    """Ask now what Inductor asks half a minute later. Raises BackendUnavailable."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler as error:
+        raise BackendUnavailable(
+            "compiled updates need a C++ compiler", reason="torch finds none that works"
+        ) from error

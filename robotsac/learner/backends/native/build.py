@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -34,11 +35,9 @@ def library() -> ctypes.CDLL:
     digest = hashlib.sha256(macros + repr(flags).encode())
     for path in sorted(HERE.glob("*.[ch]*")):
         digest.update(path.read_bytes())
-    path = cache_folder() / f"update-{digest.hexdigest()[:24]}.so"
+    source = digest.hexdigest()[:24]
     try:
-        if not path.exists():
-            _build(compiler, flags, path)
-        return ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(_kept(source) or _built(compiler, flags, source)))
     except OSError as error:
         raise BackendUnavailable("the native update cannot be kept or loaded", reason=str(error)) from error
 
@@ -49,48 +48,69 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "robotsac"
 
 
-def _compiler() -> str:
-    named = os.environ.get("CXX", "")
-    for name in (named,) if named else COMPILERS:
+def _compiler() -> tuple[str, ...]:
+    """``$CXX``, which may have words of its own behind or before it ("ccache g++"), or the first that is here."""
+    named = os.environ.get("CXX", "").strip()
+    try:
+        commands = [shlex.split(named)] if named else [[name] for name in COMPILERS]
+    except ValueError as error:
+        raise BackendUnavailable("the native update needs a C++ compiler", reason=f"CXX={named}: {error}") from error
+    for name, *words in commands:
         if found := shutil.which(name):
-            return found
+            return found, *words
     raise BackendUnavailable(
         "the native update needs a C++ compiler",
         reason=f"none of {named or ', '.join(COMPILERS)} is here",
     )
 
 
-def _target(compiler: str) -> tuple[tuple[str, ...], bytes]:
+def _name(source: str, content: bytes) -> str:
+    return f"update-{source}-{hashlib.sha256(content).hexdigest()[:24]}.so"
+
+
+def _kept(source: str) -> Path | None:
+    """The library that was built of ``source``. One that is not what was written, after a power cut say, is taken away: to
+    load it could end the process."""
+    for path in sorted(cache_folder().glob(f"update-{source}-*.so")):
+        if path.name == _name(source, path.read_bytes()):
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _target(compiler: Sequence[str]) -> tuple[tuple[str, ...], bytes]:
     """The flags for this processor, and all that the compiler says about itself and about it."""
     for flag in (*THIS_PROCESSOR, ""):
         flags = (*FLAGS, flag) if flag else FLAGS
-        done = _run((compiler, *flags, "-x", "c++", "-dM", "-E", os.devnull), ASK_TIMEOUT_S)
+        done = _run((*compiler, *flags, "-x", "c++", "-dM", "-E", os.devnull), ASK_TIMEOUT_S)
         if done.returncode == 0:
             return flags, done.stdout
     raise _refused(compiler, done)
 
 
-def _build(compiler: str, flags: Sequence[str], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        done = _run((compiler, *flags, str(HERE / MAIN), "-o", str(made)), BUILD_TIMEOUT_S)
+def _built(compiler: Sequence[str], flags: Sequence[str], source: str) -> Path:
+    cache = cache_folder()
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        made = Path(folder) / MAIN
+        done = _run((*compiler, *flags, str(HERE / MAIN), "-o", str(made)), BUILD_TIMEOUT_S)
         if done.returncode:
             raise _refused(compiler, done)
         # Whoever builds at the same time builds the same; a half-written file is never seen.
-        made.replace(path)
+        return made.replace(cache / _name(source, made.read_bytes()))
 
 
 def _run(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[bytes]:
     try:
         return subprocess.run(command, capture_output=True, timeout=timeout_s, check=False, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired as error:
-        raise BackendUnavailable(
-            "the native update could not be built", reason=f"{command[0]} has not ended after {timeout_s:g} s"
-        ) from error
+        reason = f"{command[0]} has not ended after {timeout_s:g} s"
+        raise BackendUnavailable("the native update could not be built", reason=reason) from error
+    except OSError as error:
+        raise BackendUnavailable("the native update could not be built", reason=str(error)) from error
 
 
-def _refused(compiler: str, done: subprocess.CompletedProcess[bytes]) -> BackendUnavailable:
+def _refused(compiler: Sequence[str], done: subprocess.CompletedProcess[bytes]) -> BackendUnavailable:
     said = done.stderr.decode(errors="replace").strip().splitlines() or [f"exit code {done.returncode}"]
     errors = [line for line in said if "error" in line] or said
-    return BackendUnavailable("the native update could not be built", reason=f"{compiler}: {errors[0][:200]}")
+    return BackendUnavailable("the native update could not be built", reason=f"{compiler[0]}: {errors[0][:200]}")

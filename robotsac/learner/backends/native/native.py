@@ -136,6 +136,9 @@ class Native(Backend):
         self._weights = [*algorithm.critic.parts, *self._targets, *algorithm.actor.parameters()]
         self._packed: list[int] = []
         shape, rows = algorithm.noise_shape, learn.batch_size
+        row, obs = (rows,), (rows, len(algorithm.normaliser.mean))
+        self._part_shapes = dict.fromkeys(PARTS, row) | dict.fromkeys(("obs", "next_obs", "after"), obs)
+        self._part_shapes["action"] = (rows, shape.action)
         self._noise_shapes = (
             *((name, (rows, shape.action)) for name in ("next_action", "action")),
             ("space", (rows, shape.space)),
@@ -168,7 +171,7 @@ class Native(Backend):
         given = (Inputs * len(inputs))(
             *(
                 Inputs(
-                    *(_part(getattr(batch, name)) for name in PARTS),
+                    *(_part(name, getattr(batch, name), self._part_shapes[name]) for name in PARTS),
                     *normaliser,
                     *(_noise(getattr(noise, name), shape) for name, shape in self._noise_shapes),
                     *parameters,
@@ -239,11 +242,18 @@ def _noise(tensor: Tensor | None, shape: tuple[int, ...]) -> int | None:
     return tensor.data_ptr()
 
 
-def _part(tensor: Tensor | None) -> Part:
-    if tensor is None:
+def _part(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> Part:
+    """Raises ValueError: not what is read there."""
+    if tensor is None and name in ("steps", "after"):
         return Part(None, 0)
-    if tensor.dtype is not torch.float32 or tensor.stride()[1:] not in ((), (1,)):
-        raise ValueError(f"a batch of {tensor.dtype} with strides {tensor.stride()}, where rows of float32 are read")
+    if (
+        tensor is None
+        or tensor.shape != shape
+        or tensor.dtype is not torch.float32
+        or tensor.stride()[1:] not in ((), (1,))
+    ):
+        found = "none" if tensor is None else f"{tuple(tensor.shape)} of {tensor.dtype} with strides {tensor.stride()}"
+        raise ValueError(f"a batch whose {name} is {found}, where {shape} of float32 are read, row by row")
     return Part(tensor.data_ptr(), tensor.stride(0))
 
 
