@@ -29,13 +29,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from learning_machine import ROOT, Machine
+from learning_machine import ROOT, Machine, cores, what_is_wrong
 from tool_error import give_up
 
 from robotsac.errors import RobotsacError
 
 CONTENDER = ROOT / "tools/contender.py"
 PEERS = ROOT / "runs/peers"
+THREADS_MAX = 64
+"""As ``learn.threads`` has it."""
 PACKAGES = {"sb3": ("stable-baselines3",), "sbx": ("sbx-rl",)}
 AT_ONCE, PEERS_AT_ONCE = 8, 50
 """Updates of one call, ours and SBX's, which pays more for each. The trainer does as many as it has time for and the robot has
@@ -149,7 +151,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--backends", nargs="+", help="ours, by name; by default those of this device")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="of every contender")
+    parser.add_argument("--threads", type=int, default=min(cores(), THREADS_MAX), help="of every contender")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--updates", type=int, default=60, help="of each a turn; a fifth with ten critics")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -157,6 +159,8 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
     for name in ("threads", "turns", "updates"):
         if (value := getattr(arguments, name)) < 1:
             parser.error(f"--{name} {value} is below 1")
+    if wrong := what_is_wrong(device=arguments.device, threads=arguments.threads):
+        parser.error(wrong)
     return arguments
 
 

@@ -21,7 +21,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import get_args
 
-from learning_machine import Machine
+from learning_machine import Machine, what_is_wrong
 from learning_queue import run_all
 from learning_report import compact, report, table
 from learning_runs import Run, State, runs_of
@@ -94,7 +94,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="learn.device of all runs")
     parser.add_argument("--threads", type=int, default=1, help="learn.threads of all runs")
     backends = get_args(LearnConfig.model_fields["backend"].annotation)
-    parser.add_argument("--backend", default="auto", choices=backends, help="learn.backend of all runs")
+    parser.add_argument("--backend", choices=backends, help="learn.backend of all runs")
     parser.add_argument("--no-run", action="store_true", help="only report what is there")
     parser.add_argument("--summary", type=Path, help="write figures, seeds, settings and machine to this file")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
@@ -109,6 +109,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     for name in ("jobs", "threads", "seeds", "steps", "eval_every"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value} is below 1")
+    if wrong := what_is_wrong(device=arguments.device, threads=arguments.threads):
+        parser.error(wrong)
     return arguments
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -30,7 +31,7 @@ from typing import Any
 
 import link_policy
 import link_trainer
-from learning_machine import Machine
+from learning_machine import Machine, what_is_wrong
 from link_check import busy_s, cpu_s, free_link, lost_records, rows_in, sync_ms
 from link_senders import Order, Senders
 from tool_error import give_up
@@ -86,8 +87,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         command.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(words)
     for name, value in vars(arguments).items():
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value <= 0 and name != "nice":
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or name == "nice":
+            continue
+        if not (math.isfinite(value) and value > 0):
             parser.error(f"--{name.replace('_', '-')} {value} must be above 0")
+    if arguments.what == "robots" and (wrong := what_is_wrong(nice=arguments.nice)):
+        parser.error(wrong)
     return arguments
 
 

@@ -18,17 +18,20 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from learning_machine import ROOT, Machine
+from learning_queue import POLL_S, end
 from tool_error import give_up, typed
 
 from robotsac.child_error import read_logged_error
 from robotsac.cli.console import print_error, tell
 from robotsac.config import Config, load_config
 from robotsac.errors import ConfigError, RobotsacError
+from robotsac.signals import counted_signals
 
 KEPT = (
     "steps",
@@ -41,6 +44,7 @@ KEPT = (
     "successes",
     "eval_episodes",
 )
+INTERRUPTED = 130
 PATIENCE_S = 300.0
 """For all that takes no robot time: processes that start, ways home, a last checkpoint."""
 PER_EPISODE_S = 10.0
@@ -51,40 +55,49 @@ def main() -> None:
     """Parse, train, print."""
     arguments = parse(sys.argv[1:])
     try:
+        if (file := Path(arguments.robot)).is_file():
+            arguments.robot = str(file.absolute())  # runs begin in another folder
         config = load_config(arguments.robot, [], arguments.set)
         steps = steps_within(arguments.seconds, config)
     except RobotsacError as error:
         give_up(error)
     runs: list[dict[str, Any]] = []
     failed: dict[int, dict[str, str | int]] = {}
-    for seed in range(arguments.seeds):
-        try:
-            runs.append(trained(arguments, config, steps, seed))
-        except RobotsacError as error:  # hours of others are not lost for it, and it is not hidden
-            failed[seed] = error.to_dict()
-            print_error(error)
+    with counted_signals() as signals:
+        for seed in range(arguments.seeds):
+            try:
+                if (run := trained(arguments, config, steps, seed, lambda: signals.count > 0)) is None:
+                    break
+                runs.append(run)
+            except RobotsacError as error:  # hours of others are not lost for it, and it is not hidden
+                failed[seed] = error.to_dict()
+                print_error(error)
+    interrupted = signals.count > 0
     rates = [run["success_rate"] for run in runs]
     report = {
         "command": typed(),
-        "machine": Machine(config.learn.device, config.learn.threads).described(),
+        "machine": Machine(config.learn.device, config.learn.threads, config.learn.backend).described(),
         "settings": {name: value for name, value in vars(arguments).items() if name not in ("out", "json")},
         "success_rate": {"mean": round(statistics.mean(rates), 4), "min": min(rates), "seeds": rates}
         if rates
         else None,
         "runs": runs,
         "failed": failed,
+        "interrupted": interrupted,
     }
+    code = INTERRUPTED if interrupted else 1 if failed else 0
     if arguments.json:
         print(json.dumps(report))
-        sys.exit(1 if failed else 0)
+        sys.exit(code)
     for run in runs:
         print(
             f"seed {run['seed']}  {run['successes']}/{run['eval_episodes']} reached after {run['robot_time_s']:.1f} s "
             f"of robot time, {run['updates']:,} updates, {run['updates_per_step']:.2f} per step"
         )
     if rates:
-        print(f"mean {100 * statistics.mean(rates):.1f} %" + (f" without {len(failed)} that failed" if failed else ""))
-    sys.exit(1 if failed else 0)
+        without = f" without {len(failed)} that failed" if failed else ""
+        print(f"mean {100 * statistics.mean(rates):.1f} %{without}" + (", cut short" if interrupted else ""))
+    sys.exit(code)
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -123,41 +136,47 @@ def steps_within(seconds: float, config: Config) -> int:
     return steps
 
 
-def trained(arguments: argparse.Namespace, config: Config, steps: int, seed: int) -> dict[str, Any]:
-    """One run: what ``train`` says of it. Raises RobotsacError: what ``train`` raised, or it has not ended."""
+def trained(
+    arguments: argparse.Namespace, config: Config, steps: int, seed: int, stopped: Callable[[], bool]
+) -> dict[str, Any] | None:
+    """One run: what ``train`` says of it; ``None`` where it was stopped. Raises RobotsacError: what ``train`` raised, or it
+    has not ended."""
     folder = arguments.out / f"seed-{seed}"
     options = [f"learn.seed={seed}", *arguments.set]
     words = ["train", "--robot", arguments.robot, "--steps", str(steps), "--episodes", str(arguments.episodes)]
     words += ["--run", str(folder.absolute()), "--json", *(word for option in options for word in ("--set", option))]
     tell(f"seed {seed}: robotsac {shlex.join(words)}")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    log = arguments.out / f"seed-{seed}.log"
+    log, answer = (arguments.out / f"seed-{seed}.{kind}" for kind in ("log", "json"))
+    look = f"tail {shlex.quote(str(log))}"
     patience_s = (
         PATIENCE_S + arguments.seconds + PER_EPISODE_S * (arguments.episodes + steps / config.robot.control_rate_hz)
     )
-    with log.open("wb") as file:
-        try:
-            done = subprocess.run(
-                [sys.executable, "-m", "robotsac", *words],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=file,
-                cwd=ROOT,
-                timeout=patience_s,
-            )
-        except subprocess.TimeoutExpired as late:
-            raise RobotsacError(
-                f"seed {seed} has not ended after {patience_s:g} s",
-                reason="train's words are in its log",
-                command=f"tail {shlex.quote(str(log))}",
-            ) from late
-    if done.returncode:
-        raise read_logged_error(log) or RobotsacError(
-            f"seed {seed} ended with exit code {done.returncode}",
-            reason="train's words are in its log",
-            command=f"tail {shlex.quote(str(log))}",
+    with log.open("wb") as file, answer.open("wb") as out:
+        # A session of its own: what ends it is asked for here, once, and it is given time to park the arm.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "robotsac", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=file,
+            cwd=ROOT,
+            start_new_session=True,
         )
-    said = json.loads(done.stdout.splitlines()[-1])
+        deadline_s = time.monotonic() + patience_s
+        while process.poll() is None and not stopped() and time.monotonic() < deadline_s:
+            time.sleep(POLL_S)
+        late = process.returncode is None
+        end([process] if late else [])
+    if stopped():
+        return None
+    reason = "train's words are in its log"
+    if late:
+        raise RobotsacError(f"seed {seed} has not ended after {patience_s:g} s", reason=reason, command=look)
+    if code := process.returncode:
+        raise read_logged_error(answer) or RobotsacError(
+            f"seed {seed} ended with exit code {code}", reason=reason, command=look
+        )
+    said = json.loads(answer.read_text(encoding="utf-8").splitlines()[-1])
     learned = said["steps"] - config.learn.start_steps
     return {
         "seed": seed,

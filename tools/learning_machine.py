@@ -10,6 +10,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from robotsac.config.learn import LearnConfig
+
 ROOT = Path(__file__).resolve().parents[1]
 DECISIVE = ("robotsac", "sim", "hardware", "configs", "tools", "pyproject.toml")
 """What a run is made by; a note that lies beside it is no change."""
@@ -20,31 +24,47 @@ class Machine:
     """Where and how runs are made; it does not belong to what was asked for.
 
     Args:
-        device, threads, backend: ``learn.device``, ``learn.threads`` and ``learn.backend``.
+        device, threads, backend: ``learn.device``, ``learn.threads`` and ``learn.backend``; no backend: what the rest says.
         jobs: runs at a time, which share the processor.
     """
 
     device: str = "cpu"
     threads: int = 1
-    backend: str = "auto"
+    backend: str | None = None
     jobs: int = 1
 
     def options(self) -> list[str]:
         """For the command line."""
-        learn = {"device": repr(self.device), "threads": self.threads, "backend": repr(self.backend)}
-        return [word for key, value in learn.items() for word in ("--set", f"learn.{key}={value}")]
+        learn = {"device": self.device, "threads": self.threads, "backend": self.backend}
+        return [word for key, value in learn.items() if value for word in ("--set", f"learn.{key}={value!r}")]
 
     def described(self) -> dict[str, Any]:
         """With the processor, the commit and the versions that decide about results."""
         found = {name: metadata.version(name) for name in ("torch", "numpy", "gymnasium", "mujoco-core")}
         return {
-            **asdict(self),
+            **{name: value for name, value in asdict(self).items() if value is not None},
             "processor": _processor(),
-            "cores": os.cpu_count(),
+            "cores": cores(),
             "python": platform.python_version(),
             **found,
             "commit": commit(),
         }
+
+
+def cores() -> int:
+    """That this process may use: of a large machine a container has a few."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
+
+
+def what_is_wrong(**learn: Any) -> str:
+    """With these keys of ``[learn]``, in words; ``""`` where nothing is."""
+    try:
+        LearnConfig.model_validate(learn)
+    except ValidationError as error:
+        first = error.errors()[0]
+        return f"--{first['loc'][0]} {first['input']}: {first['msg']}"
+    return ""
 
 
 def _processor() -> str:

@@ -55,7 +55,7 @@ def run_all(
                 failed += _reap(running, refused, tell)
                 show(_standing(running, len(waiting), len(runs)))
         finally:
-            _stop(running)
+            end([life.process for life in running.values()])
     return failed, any(run.state() is not State.FINISHED for run in (*running, *waiting))
 
 
@@ -97,9 +97,8 @@ def _words(error: RobotsacError | None) -> str:
     return "".join(f"\n{word:>7}: {said}" for word, said in lines.items() if said)
 
 
-def _stop(running: dict[Run, Life]) -> None:
-    """End what still runs, in order; what does not end in time is left to the kernel."""
-    processes = [life.process for life in running.values()]
+def end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End what still runs, in order: an arm is parked first. What does not end in time is left to the kernel."""
     for process in processes:
         process.send_signal(signal.SIGTERM)
     deadline_s = time.monotonic() + PATIENCE_S

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -17,9 +18,14 @@ def typed() -> str:
 
 
 def give_up(error: RobotsacError) -> NoReturn:
-    """Say ``error`` and exit with its code; a command that is one option is for the end of what was typed."""
+    """Say ``error`` and exit with its code; a command that is one option is for the end of what was typed.
+
+    With ``--json`` stdout has it too, as that of ``robotsac --json``.
+    """
     if error.command.startswith("--"):
         error.command = f"{typed()} {error.command}"
     spell_out(error)
+    if "--json" in sys.argv:
+        print(json.dumps({"error": error.to_dict()}))
     print_error(error)
     sys.exit(error.exit_code)

@@ -104,7 +104,7 @@ class CollectStatus:
         if self.limit_seq == LIMIT_NOTHING:
             return "the learner takes older records first"
         if self.learner_updates == 0:
-            return "the learner has what it begins with and makes its first updates"
+            return "the learner has what it begins with and prepares its first update"
         return "the learner is behind, its credit is used up"
 
     def line(self) -> str:

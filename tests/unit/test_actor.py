@@ -235,7 +235,7 @@ def test_the_status_line_names_the_phase(boards, phase):
         (Phase.WAITING_FOR_LEARNER, LinkPhase.REFUSED, LIMIT_NONE, 0, "the learner refuses this robot"),
         (Phase.HOLDING, LinkPhase.DOWN, LIMIT_NONE, 7, "the link is down"),
         (Phase.HOLDING, LinkPhase.UP, LIMIT_NOTHING, 0, "the learner takes older records first"),
-        (Phase.HOLDING, LinkPhase.UP, 396, 0, "the learner has what it begins with and makes its first updates"),
+        (Phase.HOLDING, LinkPhase.UP, 396, 0, "the learner has what it begins with and prepares its first update"),
         (Phase.HOLDING, LinkPhase.UP, 396, 7, "the learner is behind, its credit is used up"),
         (Phase.MOVING, LinkPhase.DOWN, LIMIT_NONE, 7, ""),
     ],

@@ -25,7 +25,7 @@ BUILD_TIMEOUT_S, ASK_TIMEOUT_S = 180.0, 15.0
 
 
 def library() -> ctypes.CDLL:
-    """The library, built where it has not been yet: some ten seconds.
+    """The library, built where it has not been yet: ten to thirty seconds.
 
     Raises:
         BackendUnavailable: no C++ compiler, or it refuses, or the cache cannot be written.

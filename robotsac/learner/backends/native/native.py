@@ -88,7 +88,7 @@ def why_not(algorithm: Algorithm, learn: LearnConfig, device: torch.device) -> s
         "critic_dropout": learn.critic_dropout > 0,
         f"correction {learn.correction!r}": learn.correction != "none",
         f"policy_gradient {learn.policy_gradient!r}": not algorithm.constants.pathwise,
-        "a network without hidden layers": not learn.hidden or learn.critic_hidden == (),
+        "network without hidden layers": not learn.hidden or learn.critic_hidden == (),
     }
     return ", ".join(name for name, holds in unknown.items() if holds)
 
