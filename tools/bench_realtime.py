@@ -65,6 +65,8 @@ def main() -> None:
     failed: dict[int, dict[str, str | int]] = {}
     with counted_signals() as signals:
         for seed in range(arguments.seeds):
+            if signals.count:
+                break
             try:
                 if (run := trained(arguments, config, steps, seed, lambda: signals.count > 0)) is None:
                     break
@@ -165,12 +167,12 @@ def trained(
         deadline_s = time.monotonic() + patience_s
         while process.poll() is None and not stopped() and time.monotonic() < deadline_s:
             time.sleep(POLL_S)
-        late = process.returncode is None
-        end([process] if late else [])
-    if stopped():
+        unfinished = process.returncode is None
+        end([process] if unfinished else [])
+    if unfinished and stopped():
         return None
     reason = "train's words are in its log"
-    if late:
+    if unfinished:
         raise RobotsacError(f"seed {seed} has not ended after {patience_s:g} s", reason=reason, command=look)
     if code := process.returncode:
         raise read_logged_error(answer) or RobotsacError(

@@ -194,7 +194,7 @@ def _require_same_world(before: Contract | None, now: Contract | None, anew: str
     """
     if before == now:
         return
-    reason = "the version of robotsac that began it kept no contract"
+    reason = "one of the two has no contract; older versions of robotsac kept none"
     if before is not None and now is not None:
         reason = f"{before.difference(now)} (the run's, and now)"
     raise CheckpointError(

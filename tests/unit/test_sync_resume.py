@@ -144,9 +144,10 @@ def test_an_arm_whose_observation_has_changed_since_does_not_go_on(tmp_path):
     first, *others = contract().observation
     larger = msgspec.structs.replace(first, scale=tuple(5.0 * scale for scale in first.scale))
     other.world.contract = msgspec.structs.replace(contract(), observation=(larger, *others))
-    for world, reason in ((other, first.name), (ladder(120, episode=12), "kept no contract")):
+    checkpoints(tmp_path / "older").save(ladder(120), (), 1)
+    for folder, reason in ((tmp_path, first.name), (tmp_path / "older", "kept none")):
         with pytest.raises(CheckpointError) as refused:
-            restored(tmp_path, world)
+            restored(folder, other)
         assert "cannot go on" in refused.value.message and reason in refused.value.reason
         assert refused.value.command.startswith("rm -r ")
 
