@@ -1,4 +1,4 @@
-"""What a process can know and arrange about another one: that it ends with its parent, that it has been stopped."""
+"""What a process can know and arrange: that it ends with its parent, that another one has been stopped, the cores it has."""
 
 from __future__ import annotations
 
@@ -34,6 +34,12 @@ def end_with_parent(number: signal.Signals) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != starter():
         os.kill(os.getpid(), number)
+
+
+def cores() -> int:
+    """That this process may use: of a large machine a container has a few."""
+    allowed = getattr(os, "sched_getaffinity", None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def is_stopped(pid: int) -> bool:

@@ -29,10 +29,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from learning_machine import ROOT, Machine, cores, what_is_wrong
+from learning_machine import ROOT, Machine, what_is_wrong
 from tool_error import give_up
 
 from robotsac.errors import RobotsacError
+from robotsac.process import cores
 
 CONTENDER = ROOT / "tools/contender.py"
 PEERS = ROOT / "runs/peers"

@@ -32,8 +32,9 @@ from tool_error import give_up
 from robotsac.config.learn import LearnConfig
 from robotsac.config.loading import load_learner_settings
 from robotsac.errors import RobotsacError
-from robotsac.learner.algorithm import discount_of, resolve_device
+from robotsac.learner.algorithm import discount_of
 from robotsac.learner.assembler import Assembler
+from robotsac.learner.device import prepare_torch, resolve_device
 from robotsac.learner.replay import Replay
 from robotsac.learner.replay_log import LoggedBatch
 from robotsac.records import EpisodeEnd, Flag, Records, Transitions, record_dtype
@@ -54,7 +55,7 @@ def main() -> None:
         device = resolve_device(learn.device)
     except RobotsacError as error:
         give_up(error)
-    torch.set_num_threads(learn.threads)
+    prepare_torch(learn.threads)
     stream = Stream(learn, arguments)
     generator = torch.Generator(device).manual_seed(learn.seed)
     replay = Replay.of(learn, arguments.capacity, arguments.obs_dim, arguments.act_dim, generator)

@@ -28,8 +28,8 @@ from tool_error import give_up
 from robotsac.config.learn import LearnConfig
 from robotsac.config.loading import load_learner_settings
 from robotsac.errors import RobotsacError
-from robotsac.learner.algorithm import resolve_device
 from robotsac.learner.algorithm import update as algorithm_update
+from robotsac.learner.device import prepare_torch, resolve_device
 from robotsac.learner.replay import Replay
 from robotsac.learner.variants import create_algorithm
 from robotsac.records import Transitions
@@ -70,7 +70,7 @@ def main() -> None:
         device = resolve_device(settings[BASE].device)
     except RobotsacError as error:
         give_up(error)
-    torch.set_num_threads(settings[BASE].threads)
+    prepare_torch(settings[BASE].threads)
     machine = Machine(device.type, settings[BASE].threads)
     updates = {name: ready(learn, arguments.obs_dim, arguments.act_dim, device) for name, learn in settings.items()}
     turns = measure(updates, arguments.turns, arguments.updates, device)

@@ -76,14 +76,13 @@ def robotsac(arguments: argparse.Namespace) -> tuple[Updates, dict[str, Any]]:
     import torch
 
     from robotsac.config.loading import load_learner_settings
-    from robotsac.learner.algorithm import resolve_device
     from robotsac.learner.backends import choose_backend
+    from robotsac.learner.device import prepare_torch, resolve_device
     from robotsac.learner.replay import Replay
     from robotsac.learner.variants import create_algorithm
     from robotsac.records import Transitions
 
-    torch.set_num_threads(arguments.threads)
-    torch.set_flush_denormal(True)
+    prepare_torch(arguments.threads)
     work = [
         f"learn.hidden=[{HIDDEN}, {HIDDEN}]",
         f"learn.batch_size={BATCH}",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from robotsac.config.learn import LearnConfig
+from robotsac.process import cores
 
 ROOT = Path(__file__).resolve().parents[1]
 DECISIVE = ("robotsac", "sim", "hardware", "configs", "tools", "pyproject.toml")
@@ -49,12 +49,6 @@ class Machine:
             **found,
             "commit": commit(),
         }
-
-
-def cores() -> int:
-    """That this process may use: of a large machine a container has a few."""
-    allowed = getattr(os, "sched_getaffinity", None)
-    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 def what_is_wrong(**learn: Any) -> str:

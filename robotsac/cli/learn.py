@@ -29,7 +29,7 @@ TRY = """
 import json, sys
 from robotsac.config.learn import LearnConfig
 from robotsac.errors import ConfigError
-from robotsac.learner.algorithm import resolve_device
+from robotsac.learner.device import resolve_device
 from robotsac.learner.backends.choice import require_backend
 learn = LearnConfig.model_validate_json(sys.stdin.read())
 try:

@@ -57,13 +57,9 @@ def run_sync(options: SyncOptions, files: list[Path], overrides: list[str], as_j
         overrides = [*overrides, f"learn.seed={options.seed}"]
     settings = (kept_settings if options.resume else new_settings)(options, files, overrides)
     require_learner(settings.learn)
-    import torch
+    from robotsac.learner.device import prepare_torch, resolve_device
 
-    from robotsac.learner.algorithm import resolve_device
-
-    torch.set_num_threads(settings.learn.threads)
-    # Adam's moments of dead units decay into denormals, which cost a hundred times a normal number on a CPU.
-    torch.set_flush_denormal(True)
+    prepare_torch(settings.learn.threads)
     device = resolve_device(settings.learn.device)
     with ExitStack() as stack:
         status = stack.enter_context(StatusLine(plain=as_json))

@@ -198,26 +198,6 @@ def step(optimizer: Optimizer, loss: Tensor) -> None:
     optimizer.step()
 
 
-def resolve_device(name: str) -> torch.device:
-    """The device that ``learn.device`` names; ``auto`` is a GPU where there is one.
-
-    Raises:
-        ConfigError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"learn.device {name!r} cannot be used here",
-            reason=str(error).splitlines()[0],
-            command="--set learn.device=auto",
-        ) from error
-    return device
-
-
 def smaller_step(learn: LearnConfig) -> str:
     """Where training has diverged: the option that makes the largest of the step sizes in use a tenth."""
     automatic = learn.temperature == "auto" and learn.variant != "ddpg"

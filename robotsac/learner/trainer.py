@@ -63,11 +63,10 @@ def trainer_main(args: TrainerArgs) -> None:
 
 
 def _train(args: TrainerArgs, stop: Callable[[], bool]) -> None:
-    import torch  # takes seconds, which pass while the first robot is still being started
+    # With torch, which takes seconds: they pass while the first robot is still being started.
+    from robotsac.learner.device import prepare_torch
 
-    torch.set_num_threads(args.settings.learn.threads)
-    # Adam's moments of dead units decay into denormals, which cost a hundred times a normal number on a CPU.
-    torch.set_flush_denormal(True)
+    prepare_torch(args.settings.learn.threads)
     board = SharedBlock.attach(args.board_name, LEARNER_FIELDS)
     try:
         board["beat_ns"] = time.monotonic_ns()

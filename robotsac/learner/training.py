@@ -15,9 +15,9 @@ from torch import Tensor
 from robotsac.config.schema import LearnerSettings
 from robotsac.contract import Contract
 from robotsac.errors import ANOTHER_RUN, CheckpointError
-from robotsac.learner.algorithm import resolve_device
 from robotsac.learner.board import TrainerState
 from robotsac.learner.checkpoint import SCHEMA, CheckpointFolder, Manifest, learning_tensors, require_same_run, restore
+from robotsac.learner.device import resolve_device
 from robotsac.learner.export import PolicyExporter, software_versions
 from robotsac.learner.learning import Learning
 from robotsac.learner.metrics import Metrics, Recent

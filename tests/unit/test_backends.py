@@ -18,8 +18,9 @@ from torch import Tensor
 
 from robotsac.config.learn import LearnConfig
 from robotsac.errors import ConfigError
+from robotsac.learner import device
 from robotsac.learner.algorithm import Algorithm, Noise
-from robotsac.learner.backends import Backend, Eager, choose_backend
+from robotsac.learner.backends import Backend, Eager, choice, choose_backend
 from robotsac.learner.backends.backend import BackendUnavailable
 from robotsac.learner.backends.check import Trial, difference, kept
 from robotsac.learner.backends.choice import require_backend
@@ -369,6 +370,25 @@ def test_auto_takes_the_native_one_and_says_so_in_a_line() -> None:
     after = everything(algorithm)
     assert algorithm.updates == 0
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_threads_are_no_more_than_cores_whatever_is_asked_for_and_the_line_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(device, "cores", lambda: 2)
+    made: list[int] = []
+
+    def native(algorithm: Algorithm, learn: LearnConfig, threads: int) -> Backend:
+        made.append(threads)
+        return Native(algorithm, learn, threads)
+
+    monkeypatch.setattr(choice, "Native", native)
+    for asked, used in ((1, 1), (2, 2), (64, 2)):
+        learn = learn_of(hidden=(128, 128), batch_size=256, threads=asked, backend="native")
+        chosen = choose_backend(fresh(learn), learn, CPU)
+        assert made.pop() == used
+        assert chosen.backend.name == "native"
+        assert chosen.why.endswith("; threads: 2, a core each, not learn.threads = 64") is (asked != used)
 
 
 class Wrong:

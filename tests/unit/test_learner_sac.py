@@ -14,8 +14,9 @@ from torch import Tensor
 
 from robotsac.errors import ConfigError
 from robotsac.learner.actor_loss import actor_loss
-from robotsac.learner.algorithm import Noise, NoiseShape, resolve_device, update
+from robotsac.learner.algorithm import Noise, NoiseShape, update
 from robotsac.learner.critic import bellman_target, critic_loss, move_target
+from robotsac.learner.device import resolve_device
 from robotsac.learner.replay import Batch
 from robotsac.learner.sac import SacState
 from robotsac.learner.target_entropy import target_entropy

@@ -15,6 +15,7 @@ from robotsac.learner.backends.check import Trial, difference, kept
 from robotsac.learner.backends.compiled import Compiled
 from robotsac.learner.backends.graphed import Graphed
 from robotsac.learner.backends.native import Native, why_not
+from robotsac.learner.device import usable_threads
 from robotsac.learner.variants import create_algorithm
 
 SLOWER = 0.8
@@ -38,6 +39,13 @@ def choose_backend(algorithm: Algorithm, learn: LearnConfig, device: torch.devic
     Raises:
         ConfigError: the one that the configuration names cannot be had here, or does not compute what it should.
     """
+    chosen, threads = _chosen(algorithm, learn, device), usable_threads(learn.threads)
+    if device.type != "cpu" or threads == learn.threads:
+        return chosen
+    return Chosen(chosen.backend, f"{chosen.why}; threads: {threads}, a core each, not learn.threads = {learn.threads}")
+
+
+def _chosen(algorithm: Algorithm, learn: LearnConfig, device: torch.device) -> Chosen:
     name = learn.backend
     if name == "eager":
         return Chosen(Eager(algorithm), "eager")
@@ -108,7 +116,7 @@ def require_backend(learn: LearnConfig, device: torch.device) -> None:
 def _made(name: str, algorithm: Algorithm, learn: LearnConfig, device: torch.device) -> Backend:
     """Raises BackendUnavailable."""
     makers: dict[str, Callable[[], Backend]] = {
-        "native": lambda: Native(algorithm, learn, learn.threads),
+        "native": lambda: Native(algorithm, learn, usable_threads(learn.threads)),
         "compiled": lambda: Compiled(algorithm, device),
         "compiled_bfloat16": lambda: Compiled(algorithm, device, reduced=True),
         "graphed": lambda: _graphed(algorithm, device),
