@@ -192,6 +192,16 @@ def test_a_fast_read_that_one_refuses_keeps_its_length() -> None:
     assert fast_blocks(reply, 2) == [Status(1, ErrorCode.ACCESS, b"\0\0")]
 
 
+@pytest.mark.parametrize("size", [0x7FFB, 0x7FFC, 0x8000, 0xFFFF])
+def test_a_fast_read_longer_than_a_packet_can_be_is_not_answered(size: int) -> None:
+    """The joint reply of two devices declares 2 (4 + size) + 1."""
+    bench = Bench(XM430, XM430)
+    asked = instruction(BROADCAST_ID, Op.FAST_SYNC_READ, word(0) + word(size) + bytes((1, 2)))
+    reply = bench.raw(asked, wait_ms=15_000)
+    assert (reply[5:7] == b"\xff\xff") if size == 0x7FFB else reply == b""
+    assert [each.id for each in bench.ask(1, Op.PING)] == [1]
+
+
 def test_old_firmware_knows_no_fast_read() -> None:
     old = ServoModel(
         name="XM430-W350",

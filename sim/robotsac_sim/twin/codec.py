@@ -21,6 +21,8 @@ LENGTH_MIN = 3
 GAP_MAX_NS = 1_500_000
 # A device's receive buffer is not published. Longer than this is taken for a damaged LEN.
 LENGTH_MAX = 1024
+# The longest a reply can declare: two bytes.
+REPLY_LENGTH_MAX = 0xFFFF
 
 
 def _crc_table() -> tuple[int, ...]:
@@ -61,19 +63,23 @@ def encode_status(device_id: int, error: int, data: bytes = b"") -> bytes:
     return frame + crc16(frame).to_bytes(2, "little")
 
 
+def fast_length(sizes: Iterable[int]) -> int:
+    """LEN of a joint reply with data of these sizes; beyond ``REPLY_LENGTH_MAX`` it cannot be declared."""
+    return sum(size + 4 for size in sizes) + 1
+
+
 def encode_fast_reply(blocks: Iterable[tuple[int, int, bytes]], sizes: Iterable[int]) -> list[bytes]:
     """The joint reply to a fast sync or bulk read, one part for each device that speaks; never stuffed.
 
     Args:
         blocks: (error, id, data) of the devices that answer, in listed order.
-        sizes: data size of every device listed, answering or not: the first one declares LEN for all.
+        sizes: data size of every device listed, answering or not: the first one declares LEN for all, ``REPLY_LENGTH_MAX`` at most.
 
     Returns:
         Parts to be sent back to back. Each ends with the CRC over everything since the first header byte.
     """
-    length = sum(size + 4 for size in sizes) + 1
     parts = []
-    head = START + bytes((BROADCAST_ID,)) + length.to_bytes(2, "little") + bytes((STATUS,))
+    head = START + bytes((BROADCAST_ID,)) + fast_length(sizes).to_bytes(2, "little") + bytes((STATUS,))
     crc = 0
     for error, device_id, data in blocks:
         part = head + bytes((error, device_id)) + data

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from robotsac_sim.twin.assumed import Assumptions
-from robotsac_sim.twin.codec import Instruction, encode_fast_reply, encode_status
+from robotsac_sim.twin.codec import REPLY_LENGTH_MAX, Instruction, encode_fast_reply, encode_status, fast_length
 from robotsac_sim.twin.instructions import Answer, execute, level_needed, read_block
 from robotsac_sim.twin.lists import Order, Request, bulk_reads, bulk_writes, sync_reads, sync_writes
 from robotsac_sim.twin.models import FAST_READ_FIRMWARE
@@ -170,7 +170,13 @@ class Dialogue:
         return end_ns
 
     def _read_jointly(self, requests: list[Request], t_ns: int, heard: list[Servo]) -> None:
-        """One joint status: the first device listed sends the head, each next one goes on where it ended."""
+        """One joint status: the first device listed sends the head, each next one goes on where it ended.
+
+        Nobody speaks when its LEN would not go into two bytes (assumed).
+        """
+        sizes = [request.size for request in requests]
+        if fast_length(sizes) > REPLY_LENGTH_MAX:
+            return
         blocks: list[tuple[int, int, bytes]] = []
         speakers: list[list[Servo]] = []
         for request in requests:
@@ -183,7 +189,7 @@ class Dialogue:
             elif self._assumed.missing_breaks_chain:
                 break
         if blocks:
-            parts = encode_fast_reply(blocks, [request.size for request in requests])
+            parts = encode_fast_reply(blocks, sizes)
             # Two devices with one id speak at once.
             parts = [part if len(same) == 1 else garbled(part) for part, same in zip(parts, speakers, strict=True)]
             delay_ns = speakers[0][0].configured.return_delay_ns + self._assumed.turnaround_ns
