@@ -162,6 +162,9 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
             parser.error(f"--{name} {value} is below 1")
     if wrong := what_is_wrong(device=arguments.device, threads=arguments.threads):
         parser.error(wrong)
+    if arguments.threads > cores():
+        # Ours would take no more than there are, and the peers all of them.
+        parser.error(f"--threads {arguments.threads}: there are {cores()} cores")
     return arguments
 
 
