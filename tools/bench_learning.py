@@ -47,7 +47,7 @@ def main() -> None:
         if arguments.env is not None:
             tasks.append(task_of(arguments))
         require_variants(tasks, arguments.variants)
-        runs = runs_of(tasks, arguments.out, arguments.seeds, arguments.variants)
+        runs = runs_of(tasks, arguments.out, arguments.seeds, arguments.variants, arguments.first_seed)
         if not arguments.no_run:
             require_runnable(tasks, runs)
         if arguments.summary is not None:
@@ -89,7 +89,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--set", action="append", metavar="K=V", help="with --env: override one key; repeatable")
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs; the same one goes on")
     parser.add_argument("--variants", nargs="+", default=[], help="of the tasks' variants, only these")
-    parser.add_argument("--seeds", type=int, help="how many, from 0 on; default: the task's")
+    parser.add_argument("--seeds", type=int, help="how many, from --first-seed on; default: the task's")
+    parser.add_argument("--first-seed", type=int, default=0, help="default 0; others let machines share a task's seeds")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--device", default="cpu", help="learn.device of all runs")
     parser.add_argument("--threads", type=int, default=1, help="learn.threads of all runs")
@@ -109,6 +110,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     for name in ("jobs", "threads", "seeds", "steps", "eval_every"):
         if (value := getattr(arguments, name)) is not None and value < 1:
             parser.error(f"--{name.replace('_', '-')} {value} is below 1")
+    if arguments.first_seed < 0:
+        parser.error(f"--first-seed {arguments.first_seed} is below 0")
     if wrong := what_is_wrong(device=arguments.device, threads=arguments.threads):
         parser.error(wrong)
     return arguments

@@ -182,12 +182,14 @@ class Run:
         return _read(self.folder / SUMMARY)
 
 
-def runs_of(tasks: Sequence[Task], out: Path, seeds: int | None, variants: Sequence[str]) -> list[Run]:
+def runs_of(
+    tasks: Sequence[Task], out: Path, seeds: int | None, variants: Sequence[str], first_seed: int = 0
+) -> list[Run]:
     """All runs of ``tasks``, seed by seed, so that every variant has some results early."""
     return [
         Run(task, variant, seed, out.resolve() / task.name / variant / f"seed-{seed}")
         for task in tasks
-        for seed in range(seeds or task.seeds)
+        for seed in range(first_seed, first_seed + (seeds or task.seeds))
         for variant in task.variants
         if not variants or variant in variants
     ]

@@ -432,6 +432,12 @@ def test_any_gymnasium_id_can_be_measured(tmp_path):
     assert "sac/seed 0: running in another process, and not in these figures" in done.stderr
 
 
+def test_machines_can_share_the_seeds_of_a_task(tools, task, tmp_path):
+    shared = [run for first in (0, 2) for run in tools.runs.runs_of([task], tmp_path, 2, [], first)]
+    alone = tools.runs.runs_of([task], tmp_path, 4, [])
+    assert [(run.seed, run.folder) for run in shared] == [(run.seed, run.folder) for run in alone]
+
+
 def test_what_is_interrupted_says_how_it_goes_on_and_shows_no_result(tmp_path):
     tool = [sys.executable, str(ROOT / "tools/bench_learning.py"), *QUICK, "--out", "out"]
     with subprocess.Popen(tool, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
