@@ -65,6 +65,10 @@ class Command:
             self.kill_all()
             raise AssertionError(f"it did not end within {patience_s} s:\n{self.output()}") from None
 
+    def ended(self) -> bool:
+        """Whether the command has ended, however."""
+        return self.process.poll() is not None
+
     def kill_all(self) -> None:
         """SIGKILL to the whole process group."""
         with contextlib.suppress(ProcessLookupError):
@@ -82,7 +86,7 @@ class Command:
 
     def close(self) -> None:
         """End it if it still runs."""
-        if self.process.poll() is None:
+        if not self.ended():
             self.kill_all()
         self._file.close()
 

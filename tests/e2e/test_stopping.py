@@ -73,10 +73,15 @@ def test_the_report_says_that_a_signal_ended_it_and_how_long_the_arm_moved(tmp_p
 
 def test_a_terminal_that_is_closed_parks_the_arm(tmp_path):
     """The kernel sends SIGHUP to the group, and every later write to the terminal fails."""
-    master, slave = os.openpty()
-    with collecting_on_a_twin(tmp_path, slave) as (collect, twin):
-        os.close(slave)
-        os.close(master)
+    ends: list[tuple[int, int]] = []
+
+    def terminal() -> int:
+        ends.append(os.openpty())
+        return ends[-1][1]
+
+    with collecting_on_a_twin(tmp_path, terminal) as (collect, twin):
+        for end in (end for pair in ends for end in pair):
+            os.close(end)
         assert collect.wait() == 0
         words = last_words(twin)
     assert words["torque_on"] == []

@@ -505,6 +505,7 @@ def test_a_long_name_is_shown_in_part(tools, name, shown):
         (("pandulum",), "'pandulum'"),
         (("pendulum", "--backend", "nativ"), "invalid choice: 'nativ'"),
         (("--env", "Pendulum-v1", "--steps", "0"), "below 1"),
+        (("pendulum", "--first-seed", "-1"), "below 0"),
         (("--env", "Pendulum-v1", "--set", "learn.nonsense=1"), "nonsense"),
         (("--env", "Pandulum-v1", "--summary", "new/s.json"), "--summary new/s.json --out out --env Pendulum-v1\n"),
         (("--env", "CartPole-v1"), "its actions are Discrete(2)"),
