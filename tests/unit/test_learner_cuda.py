@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from typing import TypeVar
 
 import pytest
@@ -30,19 +29,16 @@ CUDA = torch.device("cuda")
 Columns = TypeVar("Columns", Batch, Noise)
 
 
-@pytest.fixture
-def learning() -> Learning:
-    made = Learning(settings(backend="graphed"), contract(), CUDA)
+def made_learning(**changes: object) -> Learning:
+    made = Learning(settings(backend="graphed", **changes), contract(), CUDA)
     made.absorb(batches(noisy_run(300, seed=0), 32))
     made.update()
     return made
 
 
 @pytest.fixture
-def sync_is_an_error() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
-    yield
-    torch.cuda.set_sync_debug_mode("default")
+def learning() -> Learning:
+    return made_learning()
 
 
 def on_gpu(columns: Columns) -> Columns:
@@ -85,14 +81,38 @@ def test_a_hundred_updates_are_as_near_to_exact_ones_as_the_reference_is(changes
             assert distance <= 5.0 * worst["eager"][group] + 1e-6, (name, group, distance, worst["eager"][group])
 
 
+@pytest.mark.parametrize("actor_delay", [1, 3])
+def test_updates_in_one_call_are_those_of_as_many_calls(actor_delay: int) -> None:
+    learn = learn_of(actor_delay=actor_delay)
+    (together, at_once), (alone, one_by_one) = made_of("graphed", learn), made_of("graphed", learn)
+    given = [inputs(together, learn, number) for number in range(8)]
+    got = at_once.updates([(on_gpu(batch), on_gpu(noise)) for batch, noise in given])
+    wanted: dict[str, torch.Tensor] = {}
+    for batch, noise in given:
+        wanted |= one_by_one.update(on_gpu(batch), on_gpu(noise))
+    assert got.keys() == wanted.keys() and together.updates == alone.updates == 8
+    for name, loss in wanted.items():
+        assert torch.allclose(got[name], loss, rtol=1e-4), name
+
+
 def test_left_to_itself_a_gpu_replays_graphs() -> None:
     assert Learning(settings(), contract(), CUDA).backend.backend.name == "graphed"
 
 
-@pytest.mark.usefixtures("sync_is_an_error")
-def test_an_update_never_waits_for_the_device(learning: Learning) -> None:
-    for _ in range(5):
-        learning.update()
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"critics": 10}, {"actor_delay": 3}, {"critic_dropout": 0.01, "critic_layer_norm": True}],
+    ids=lambda changes: "-".join(changes) or "sac",
+)
+def test_an_update_never_waits_for_the_device(changes: dict[str, object]) -> None:
+    learning = made_learning(**changes)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            learning.update()
+            learning.update(4)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_ring_on_the_gpu_holds_what_the_one_on_the_cpu_does_where_it_wraps_and_grows() -> None:

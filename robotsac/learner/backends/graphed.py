@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -19,15 +19,18 @@ WARM_UP = 3
 """Updates on the side before recording: what is only allocated or looked up once must not be recorded."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Recorded:
-    """A graph, what it reads and what it writes: the names and one row of numbers."""
+    """A graph, what it reads, and what it writes: the names and one row of numbers. Two are the same if they are one."""
 
     graph: torch.cuda.CUDAGraph
-    batch: Batch
-    noise: Noise
-    names: tuple[str, ...]
+    inputs: list[Tensor]
+    names: Sequence[str]
     values: Tensor
+
+    def losses(self) -> dict[str, Tensor]:
+        """Of the last replay: a copy, since the next one writes over them."""
+        return dict(zip(self.names, self.values.clone().unbind(), strict=True))
 
 
 class Graphed(Backend):
@@ -59,16 +62,23 @@ class Graphed(Backend):
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """See :class:`~robotsac.learner.backends.backend.Backend`. Nothing in it waits for the device."""
+        return self._replay(batch, noise).losses()
+
+    def updates(self, inputs: Sequence[tuple[Batch, Noise]]) -> dict[str, Tensor]:
+        """See :class:`~robotsac.learner.backends.backend.Backend`; losses are copied once, not with each update."""
+        replayed = [self._replay(batch, noise) for batch, noise in inputs]
+        newest_first = dict.fromkeys(reversed(replayed))
+        return {name: loss for recorded in reversed(newest_first) for name, loss in recorded.losses().items()}
+
+    def _replay(self, batch: Batch, noise: Noise) -> Recorded:
         with_actor = actor_due(self._algorithm)
         recorded = self._recorded.get(with_actor)
         if recorded is None:
             recorded = self._recorded[with_actor] = self._record(batch, noise, with_actor)
-        _copy(batch, recorded.batch)
-        _copy(noise, recorded.noise)
+        torch._foreach_copy_(recorded.inputs, _tensors(batch, noise), non_blocking=True)
         recorded.graph.replay()
         self._algorithm.updates += 1
-        # The next replay writes over the row: what is handed out is a copy.
-        return dict(zip(recorded.names, recorded.values.clone().unbind(), strict=True))
+        return recorded
 
     def _record(self, batch: Batch, noise: Noise, with_actor: bool) -> Recorded:
         batch, noise = _clone(batch), _clone(noise)
@@ -84,7 +94,7 @@ class Graphed(Backend):
         with torch.cuda.graph(graph):
             metrics = self._compiled.compute(batch, noise, with_actor)
             values = torch.stack([value.float() for value in metrics.values()])
-        return Recorded(graph, batch, noise, tuple(metrics), values)
+        return Recorded(graph, _tensors(batch, noise), tuple(metrics), values)
 
 
 def _clone(given: Inputs) -> Inputs:
@@ -92,7 +102,7 @@ def _clone(given: Inputs) -> Inputs:
     return replace(given, **{name: part.clone() for name, part in parts.items() if part is not None})
 
 
-def _copy(given: Batch | Noise, into: Batch | Noise) -> None:
-    for field in fields(into):
-        if (place := getattr(into, field.name)) is not None:
-            place.copy_(getattr(given, field.name), non_blocking=True)
+def _tensors(batch: Batch, noise: Noise) -> list[Tensor]:
+    """Those that there are, always in the same order."""
+    parts = [getattr(given, field.name) for given in (batch, noise) for field in fields(given)]
+    return [part for part in parts if part is not None]
