@@ -9,6 +9,9 @@ is counted and never too little. It stops at the control tick in which the slot'
 record of that version, whose observation was made at ``t_ns`` of the record before, plus its ``latency_us``. Both are turned
 into monotonic time. On loopback the clocks are one.
 
+On the way stands the robot's own ``latest.json``: what comes before it is the link's share, what comes after it is the time to
+accept the policy and to wait for a control tick.
+
 A policy that was replaced before it acted, and one whose first record begins an episode (the arm was between two), are
 counted and left out. Publications are due every half second after the last, and last as long as they last, so where they
 fall between two control ticks, heartbeats or polls is by chance.
@@ -22,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +70,9 @@ def measure(robot: str, publications: int) -> dict[str, Any]:
     steps = START_STEPS + int(publications * (PUBLISH_EVERY_S + 0.1) * CONTROL_RATE_HZ)
     with tempfile.TemporaryDirectory(prefix="bench-link-") as folder:
         run_dir = Path(folder) / "run"
-        published = watch(command(robot, run_dir, steps), run_dir / "learner" / "policies", steps / CONTROL_RATE_HZ)
-        return summary(published, acted(run_dir / "learner"))
+        folders = [run_dir / "learner" / "policies", run_dir / "robot" / "policies"]
+        published, arrived = watch(command(robot, run_dir, steps), folders, steps / CONTROL_RATE_HZ)
+        return summary(published, arrived, acted(run_dir / "learner"))
 
 
 def command(robot: str, run_dir: Path, steps: int) -> list[str]:
@@ -78,9 +82,9 @@ def command(robot: str, run_dir: Path, steps: int) -> list[str]:
     return words + [word for setting in SETTINGS for word in ("--set", setting)]
 
 
-def watch(words: Sequence[str], policies: Path, seconds: float) -> dict[int, int]:
-    """Run it to its end; when each version was published, ns on the monotonic clock."""
-    published: dict[int, int] = {}
+def watch(words: Sequence[str], folders: Sequence[Path], seconds: float) -> list[dict[int, int]]:
+    """Run it to its end; of each folder, when each version became its latest, ns on the monotonic clock."""
+    since: list[dict[int, int]] = [{} for _ in folders]
     deadline_s = time.monotonic() + seconds + PATIENCE_S
     # What it says goes to a file: a pipe that nobody empties would stop it.
     with tempfile.TemporaryFile() as said:
@@ -90,8 +94,9 @@ def watch(words: Sequence[str], policies: Path, seconds: float) -> dict[int, int
                 if time.monotonic() > deadline_s:
                     raise LinkError(f"robotsac train did not end within {seconds + PATIENCE_S:.0f} s")
                 time.sleep(LOOK_S)
-                if seen := look(policies / LATEST):
-                    published.setdefault(*seen)
+                for folder, versions in zip(folders, since, strict=True):
+                    if seen := look(folder / LATEST):
+                        versions.setdefault(*seen)
         finally:
             if process.poll() is None:
                 process.terminate()
@@ -99,11 +104,11 @@ def watch(words: Sequence[str], policies: Path, seconds: float) -> dict[int, int
         if process.returncode:
             said.seek(0)
             raise LinkError("robotsac train failed", reason=said.read()[-2000:].decode(errors="replace"))
-    return published
+    return since
 
 
 def look(latest: Path) -> tuple[int, int] | None:
-    """Version that was published last, and when; ``None`` while there is none, or while it is being replaced."""
+    """The latest version, and since when; ``None`` while there is none, or while it is being replaced."""
     try:
         with latest.open("rb") as file:
             version = int(json.load(file)["version"])
@@ -128,16 +133,21 @@ def acted(learner: Path) -> dict[int, int | None]:
     return first
 
 
-def summary(published: dict[int, int], first: dict[int, int | None]) -> dict[str, Any]:
+def summary(
+    published: Mapping[int, int], arrived: Mapping[int, int], first: Mapping[int, int | None]
+) -> dict[str, Any]:
     """Percentiles, ms. Raises LinkError when there is nothing to tell."""
-    told = {version: stop_ns for version, stop_ns in first.items() if stop_ns is not None and version in published}
+    on_the_way = published.keys() & arrived.keys()
+    told = {version: stop_ns for version, stop_ns in first.items() if stop_ns is not None and version in on_the_way}
     if not told:
         raise LinkError("no policy was seen to be published and to act", reason=f"{len(published)} were published")
     ms = np.array([(stop_ns - published[version]) / 1e6 for version, stop_ns in told.items()])
+    link_ms = [(arrived[version] - published[version]) / 1e6 for version in told]
     return {
         **{f"p{q}_ms": round(float(np.percentile(ms, q)), 1) for q in (50, 90, 99)},
         "min_ms": round(float(ms.min()), 1),
         "max_ms": round(float(ms.max()), 1),
+        "link_p50_ms": round(float(np.median(link_ms)), 1),
         "publications": len(ms),
         "replaced_before_acting": len(published.keys() - first.keys()),
         "between_episodes": sum(stop_ns is None for stop_ns in first.values()),
