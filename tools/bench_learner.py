@@ -33,6 +33,7 @@ from learning_machine import ROOT, Machine, what_is_wrong
 from tool_error import give_up
 
 from robotsac.errors import RobotsacError
+from robotsac.learner.backends.native import has_bfloat16
 from robotsac.process import cores
 
 CONTENDER = ROOT / "tools/contender.py"
@@ -171,7 +172,8 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 def all_of(arguments: argparse.Namespace) -> list[Contender]:
     """Everybody that takes part. Raises RobotsacError: a peer could not be installed."""
     cuda = arguments.device.startswith("cuda")
-    backends = arguments.backends or (["eager", "compiled", "graphed"] if cuda else ["eager", "native", "compiled"])
+    here = ["eager", "native", *(["native_bfloat16"] if has_bfloat16() else []), "compiled"]
+    backends = arguments.backends or (["eager", "compiled", "graphed"] if cuda else here)
     made = [ours(arguments, name, f"learn.backend={name!r}") for name in backends]
     best = f"learn.backend={'graphed' if cuda else 'auto'!r}"
     made.append(ours(arguments, ONE_A_CALL, best, at_once=1))
@@ -258,9 +260,13 @@ def ratios(rates: dict[str, list[float]]) -> dict[str, float]:
     backends = [name for name in rates if name.startswith(OURS) and name not in beside]
     if not backends:
         return {}
-    best = max(backends, key=lambda name: statistics.median(rates[name]))
+    # Like is compared with like: ten critics and one a call are in full precision, as the peers are.
+    full = [name for name in backends if "bfloat16" not in name]
+    best = max(full or backends, key=lambda name: statistics.median(rates[name]))
     others = [name for name in rates if name not in (best, f"{OURS} defaults")]
     found = {f"{best} / {name}": of(best, name) for name in others if not name.endswith("ten critics")}
+    peers = [name for name in rates if not name.startswith(OURS)]
+    found |= {f"{name} / {other}": of(name, other) for name in backends if name not in full for other in peers}
     for other in (f"sbx, {ONE_A_CALL}", "stable-baselines3"):
         if other in rates and (alone := f"{OURS} {ONE_A_CALL}") in rates:
             found[f"{alone} / {other}"] = of(alone, other)

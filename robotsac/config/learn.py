@@ -109,7 +109,7 @@ class LearnConfig(Table):
     threads: Annotated[int, Field(ge=1, le=64)] = 1
     # How updates are computed. auto: native (C++) on a CPU, graphed (compiled, and replayed as a CUDA graph) on a GPU, where they
     # can be had and pass the check at the start; else eager.
-    backend: Literal["auto", "eager", "native", "compiled", "compiled_bfloat16", "graphed"] = "auto"
+    backend: Literal["auto", "eager", "native", "native_bfloat16", "compiled", "compiled_bfloat16", "graphed"] = "auto"
     nice: Annotated[int, Field(ge=0, le=19)] = 10
     publish_every_s: Positive = 1.0
     checkpoint_every_s: Positive = 30.0

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from test_backends import MAKERS, NATIVE, fresh, inputs, learn_of
+from test_backends import HAS_BFLOAT16, MAKERS, NATIVE, fresh, inputs, learn_of
 
 from robotsac.learner.backends.native import build
 
@@ -19,11 +19,12 @@ def main() -> None:
     os.environ.pop("LD_PRELOAD")  # the compiler need not be watched
     build.HERE = Path(sys.argv[2])
     build.FLAGS = (*build.FLAGS, f"-fsanitize={sys.argv[1]}", "-fno-sanitize-recover=all", "-g1", "-O1")
-    for name, changes in NATIVE.items():
-        learn = learn_of(**{"threads": 3, "batch_size": 200, **changes})
-        algorithm = fresh(learn)
-        MAKERS["native"](algorithm, learn).updates([inputs(algorithm, learn, seed) for seed in range(UPDATES)])
-        print(name, flush=True)
+    for backend in ("native", "native_bfloat16")[: 1 + HAS_BFLOAT16]:
+        for name, changes in NATIVE.items():
+            learn = learn_of(**{"threads": 3, "batch_size": 200, **changes})
+            algorithm = fresh(learn)
+            MAKERS[backend](algorithm, learn).updates([inputs(algorithm, learn, seed) for seed in range(UPDATES)])
+            print(f"{backend}: {name}", flush=True)
 
 
 if __name__ == "__main__":

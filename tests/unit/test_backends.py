@@ -9,12 +9,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from algorithm_world import weights
 from learner_world import ACT_DIM, OBS_DIM, RATE_HZ, batches, contract, noisy_run, settings
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from robotsac.config.learn import LearnConfig
 from robotsac.errors import ConfigError
@@ -25,7 +27,7 @@ from robotsac.learner.backends.backend import BackendUnavailable
 from robotsac.learner.backends.check import Trial, difference, kept
 from robotsac.learner.backends.choice import require_backend
 from robotsac.learner.backends.compiled import Compiled
-from robotsac.learner.backends.native import Native, build, why_not
+from robotsac.learner.backends.native import Native, build, has_bfloat16, why_not
 from robotsac.learner.checkpoint import restore_state, state_tensors
 from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch
@@ -38,9 +40,15 @@ Make = Callable[[Algorithm, LearnConfig], Backend]
 MAKERS: dict[str, Make] = {
     "eager": lambda algorithm, learn: Eager(algorithm),
     "native": lambda algorithm, learn: Native(algorithm, learn, learn.threads),
+    "native_bfloat16": lambda algorithm, learn: Native(algorithm, learn, learn.threads, reduced=True),
     "compiled": lambda algorithm, learn: Compiled(algorithm, CPU),
     "compiled_bfloat16": lambda algorithm, learn: Compiled(algorithm, CPU, reduced=True),
 }
+
+HAS_BFLOAT16 = has_bfloat16()
+NATIVE_BFLOAT16 = pytest.param(
+    "native_bfloat16", marks=pytest.mark.skipif(not HAS_BFLOAT16, reason="no AVX-512 BF16 here")
+)
 
 NATIVE: dict[str, dict[str, object]] = {
     "as it comes": {},
@@ -180,18 +188,19 @@ def test_steps_are_counted_for_every_tensor() -> None:
     assert {value for name, value in counted.items() if "critic" not in name} == {5.0}
 
 
+@pytest.mark.parametrize("backend", ["native", NATIVE_BFLOAT16])
 @pytest.mark.parametrize("threads", [2, 5])
-def test_threads_share_the_work_and_change_nothing(threads: int) -> None:
+def test_threads_share_the_work_and_change_nothing(threads: int, backend: str) -> None:
     found = []
     for count in (1, threads):
         learn = learn_of(threads=count, batch_size=320)
         algorithm = fresh(learn)
-        train(MAKERS["native"](algorithm, learn), algorithm, learn, 0, 20)
+        train(MAKERS[backend](algorithm, learn), algorithm, learn, 0, 20)
         found.append(everything(algorithm))
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
 
-@pytest.mark.parametrize("backend", ["native", pytest.param("compiled", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["native", NATIVE_BFLOAT16, pytest.param("compiled", marks=pytest.mark.slow)])
 def test_a_resumed_run_goes_on_bit_for_bit(backend: str) -> None:
     learn = learn_of()
     straight, cut = fresh(learn), fresh(learn)
@@ -245,7 +254,7 @@ def test_one_backend_goes_on_where_another_stopped(one: str, other: str) -> None
     assert max(apart(everything(mixed), everything(straight)).values()) < 1e-5
 
 
-@pytest.mark.parametrize("backend", ["eager", "native"])
+@pytest.mark.parametrize("backend", ["eager", "native", NATIVE_BFLOAT16])
 @pytest.mark.parametrize("delay", [1, 3])
 def test_several_updates_a_call_are_as_so_many_calls(backend: str, delay: int) -> None:
     learn = learn_of(actor_delay=delay)
@@ -313,12 +322,53 @@ def test_compiled_updates_are_the_references(variant: str) -> None:
     assert max(apart(everything(compiled), everything(eager)).values()) < 2e-4
 
 
-@pytest.mark.slow
-def test_updates_in_bfloat16_go_the_references_way() -> None:
+OPERANDS_AT = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1}
+"""Of torch's products of matrices: which arguments they are."""
+
+
+class InBfloat16(TorchDispatchMode):
+    """torch with products of matrices whose operands are rounded to bfloat16; sums are in float32. A vector is no matrix."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = OPERANDS_AT.get(func.overloadpacket.__name__)
+        if before is not None and 1 not in (*args[before].shape[-2:], args[before + 1].shape[-1]):
+            rounded = [operand.bfloat16().float() for operand in args[before : before + 2]]
+            args = (*args[:before], *rounded, *args[before + 2 :])
+        return func(*args, **(kwargs or {}))
+
+
+class Rounded(Eager):
+    """The reference, so rounded."""
+
+    def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        with InBfloat16():
+            return super().update(batch, noise)
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="no AVX-512 BF16 here")
+@pytest.mark.parametrize("changes", NATIVE.values(), ids=NATIVE)
+def test_native_updates_in_bfloat16_are_the_references_with_operands_rounded_to_it(changes: dict[str, object]) -> None:
+    """All that is left between them is what rounding to 8 bits makes of sums in another order, where it falls on the edge."""
+    learn = learn_of(**changes)
+    algorithm = fresh(learn)
+    trial = Trial(algorithm, learn)
+    got, rounded, reference = (
+        trial.outcome(backend)
+        for backend in (MAKERS["native_bfloat16"](algorithm, learn), Rounded(algorithm), Eager(algorithm))
+    )
+    ours, by_rounding = difference(got, rounded), difference(got, reference)
+    assert 0 < ours.losses < 0.3 * by_rounding.losses < 0.03
+    assert 0 < ours.weights < 0.3 * by_rounding.weights < 0.03
+
+
+@pytest.mark.parametrize(
+    "backend", [pytest.param("compiled_bfloat16", marks=pytest.mark.slow), NATIVE_BFLOAT16], ids=str
+)
+def test_updates_in_bfloat16_go_the_references_way(backend: str) -> None:
     learn = settings().learn
     reduced, eager = fresh(learn), fresh(learn)
     before = weights(eager)
-    train(Compiled(reduced, CPU, reduced=True), reduced, learn, 0, UPDATES)
+    train(MAKERS[backend](reduced, learn), reduced, learn, 0, UPDATES)
     train(Eager(eager), eager, learn, 0, UPDATES)
     assert all(tensor.dtype is torch.float32 for tensor in everything(reduced).values())
     for name in ("actor.layers.0.weight", "critic.parts.0"):
@@ -504,14 +554,16 @@ def under_sanitizer(which: str, sources: Path, cache: Path) -> subprocess.Comple
 @pytest.mark.parametrize("which", SANITIZERS)
 def test_no_sanitizer_finds_anything_in_the_cpp(which: str, tmp_path: Path) -> None:
     done = under_sanitizer(which, build.HERE, tmp_path)
-    assert done.returncode == 0 and done.stdout.splitlines() == [*NATIVE], done.stderr
+    backends = ["native", "native_bfloat16"][: 1 + HAS_BFLOAT16]
+    wanted = [f"{backend}: {name}" for backend in backends for name in NATIVE]
+    assert done.returncode == 0 and done.stdout.splitlines() == wanted, done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "which, file, old, new, found",
     [
-        ("address,undefined", "layer.h", "* rows * PANEL, 0.0f", "* rows, 0.0f", "ERROR: AddressSanitizer"),
+        ("address,undefined", "layer.h", "* depth(rows) * PANEL, Packed{}", "* depth(rows), Packed{}", "ERROR: AddressSanitizer"),
         ("thread", "work.h", "std::min((i + 1) * count, rows)", "std::min((i + 1) * count + 1, rows)", "data race"),
     ],
 )  # fmt: skip
@@ -551,11 +603,12 @@ def test_one_network_that_is_no_number_is_not_lost_among_the_others() -> None:
         assert difference(dataclasses.replace(reference, losses=losses), reference).too_large(reduced=True), name
 
 
-def test_a_native_update_hands_on_what_is_no_number() -> None:
+@pytest.mark.parametrize("name", ["native", NATIVE_BFLOAT16])
+def test_a_native_update_hands_on_what_is_no_number(name: str) -> None:
     """A run that has diverged must be seen: no relu may turn it into zeros."""
     learn = learn_of()
     algorithm = fresh(learn)
-    backend = MAKERS["native"](algorithm, learn)
+    backend = MAKERS[name](algorithm, learn)
     with torch.no_grad():
         algorithm.actor.layers[0].weight[0, 0] = float("nan")
     (losses,) = train(backend, algorithm, learn, 0, 1)
@@ -620,6 +673,22 @@ def test_no_updates_are_none(backend: str) -> None:
     learn = learn_of()
     algorithm = fresh(learn)
     assert MAKERS[backend](algorithm, learn).updates([]) == {} and algorithm.updates == 0
+
+
+def test_products_in_bfloat16_are_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "HAS_BFLOAT16", b"no processor has this")
+    learn = learn_of(backend="native_bfloat16")
+    with pytest.raises(ConfigError, match="no products in bfloat16 here") as caught:
+        require_backend(learn, CPU)
+    assert caught.value.command == "--set learn.backend=auto" and "AVX-512 BF16" in caught.value.reason
+    assert not has_bfloat16()
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="no AVX-512 BF16 here")
+def test_products_in_bfloat16_are_taken_where_they_are_named_and_pass_the_check() -> None:
+    learn = learn_of(hidden=(128, 128), batch_size=256, backend="native_bfloat16")
+    chosen = choose_backend(fresh(learn), learn, CPU)
+    assert chosen.backend.name == "native_bfloat16" and chosen.why.startswith("native_bfloat16: ")
 
 
 @pytest.fixture

@@ -117,6 +117,7 @@ def _made(name: str, algorithm: Algorithm, learn: LearnConfig, device: torch.dev
     """Raises BackendUnavailable."""
     makers: dict[str, Callable[[], Backend]] = {
         "native": lambda: Native(algorithm, learn, usable_threads(learn.threads)),
+        "native_bfloat16": lambda: Native(algorithm, learn, usable_threads(learn.threads), reduced=True),
         "compiled": lambda: Compiled(algorithm, device),
         "compiled_bfloat16": lambda: Compiled(algorithm, device, reduced=True),
         "graphed": lambda: _graphed(algorithm, device),

@@ -20,18 +20,27 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++20", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-shared", "-fPIC", "-pthread")
 THIS_PROCESSOR = ("-march=native", "-mcpu=native")
 """What compilers call it; the second on some ARM machines."""
+IN_BFLOAT16, HAS_BFLOAT16 = "-DPRODUCTS_IN_BFLOAT16", b"__AVX512BF16__"
+"""What makes products in bfloat16, and what a compiler says of a processor that has them."""
 BUILD_TIMEOUT_S, ASK_TIMEOUT_S = 180.0, 15.0
 """One build and three questions together take less than the silence after which a trainer that is loading is taken for hung."""
 
 
-def library() -> ctypes.CDLL:
+def library(*, reduced: bool = False) -> ctypes.CDLL:
     """The library, built where it has not been yet: ten to thirty seconds.
 
+    Args:
+        reduced: the one whose products are in bfloat16.
+
     Raises:
-        BackendUnavailable: no C++ compiler, or it refuses, or the cache cannot be written.
+        BackendUnavailable: no C++ compiler, or it refuses, or the cache cannot be written; a processor without such products.
     """
     compiler = _compiler()
     flags, macros = _target(compiler)
+    if reduced:
+        flags = (*flags, IN_BFLOAT16)
+        if HAS_BFLOAT16 not in macros:
+            raise BackendUnavailable("no products in bfloat16 here", reason=f"{compiler[0]} tells of no AVX-512 BF16")
     digest = hashlib.sha256(macros + repr(flags).encode())
     for path in sorted(HERE.glob("*.[ch]*")):
         digest.update(path.read_bytes())
@@ -40,6 +49,14 @@ def library() -> ctypes.CDLL:
         return ctypes.CDLL(str(_kept(source) or _built(compiler, flags, source)))
     except OSError as error:
         raise BackendUnavailable("the native update cannot be kept or loaded", reason=str(error)) from error
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor has products in bfloat16, and the compiler knows of them."""
+    try:
+        return HAS_BFLOAT16 in _target(_compiler())[1]
+    except BackendUnavailable:
+        return False
 
 
 def cache_folder() -> Path:

@@ -6,7 +6,11 @@
 #include <vector>
 
 #include "adam.h"
-#include "matrix.h"
+#if defined(PRODUCTS_IN_BFLOAT16)
+#include "pairs.h"
+#else
+#include "singles.h"
+#endif
 
 constexpr float LAYER_NORM_EPS = 1e-5f;
 
@@ -16,17 +20,18 @@ using Numbers = std::vector<float>;
 struct Matrix {
   int rows = 0, columns = 0;
   Parameter parameter{};
-  Numbers by_column, by_row;  // panels of columns: [panel][row][PANEL]; of rows, transposed: [panel][column][PANEL]
-  Numbers target_by_column;   // of the target's weights, if it has one
+  // Panels of columns: [panel][depth(row)][PANEL]; of rows, transposed: [panel][depth(column)][PANEL].
+  std::vector<Packed> by_column, by_row;
+  std::vector<Packed> target_by_column;  // of the target's weights, if it has one
 
   void shape(int rows_, int columns_) {
     rows = rows_, columns = columns_;
-    by_column.assign(static_cast<size_t>(panels(columns)) * rows * PANEL, 0.0f);
-    by_row.assign(static_cast<size_t>(panels(rows)) * columns * PANEL, 0.0f);
+    by_column.assign(static_cast<size_t>(panels(columns)) * depth(rows) * PANEL, Packed{});
+    by_row.assign(static_cast<size_t>(panels(rows)) * depth(columns) * PANEL, Packed{});
   }
 
   void pack() {
-    if (parameter.target != nullptr) target_by_column.resize(by_column.size(), 0.0f);
+    if (parameter.target != nullptr) target_by_column.resize(by_column.size(), Packed{});
     pack(0, rows);
   }
 
@@ -52,36 +57,18 @@ struct Matrix {
   // The packed copies of rows ``first`` to ``end`` - 1, from the parameter's numbers as they are now.
   void pack(int first, int end) {
     copy(parameter.value, first, end, by_column);
-    for (int r = first; r < end; r += PANEL) transpose(r, std::min(PANEL, end - r));
+    for (int r = first; r < end; r += PANEL) {
+      Packed* panel = by_row.data() + static_cast<size_t>(r / PANEL) * depth(columns) * PANEL;
+      pack_rows(parameter.value + number(r), columns, std::min(PANEL, end - r), panel);
+    }
     if (parameter.target != nullptr) copy(parameter.target, first, end, target_by_column);
   }
 
-  void copy(const float* from, int first, int end, Numbers& panels_of_columns) const {
+  void copy(const float* from, int first, int end, std::vector<Packed>& panels_of_columns) const {
     for (int column = 0; column < columns; column += PANEL) {
-      const int width = std::min(PANEL, columns - column);
-      float* panel = panels_of_columns.data() + static_cast<size_t>(column / PANEL) * rows * PANEL;
-      for (int r = first; r < end; ++r) {
-        const float* at = from + number(r) + column;
-        if (width == PANEL) {
-          store(panel + r * PANEL, load(at)), store(panel + r * PANEL + WIDTH, load(at + WIDTH));
-        } else {
-          std::copy_n(at, width, panel + r * PANEL);
-        }
-      }
+      Packed* panel = panels_of_columns.data() + static_cast<size_t>(column / PANEL) * depth(rows) * PANEL;
+      pack_columns(from + column, columns, first, end, std::min(PANEL, columns - column), panel);
     }
-  }
-
-  // ``count`` rows of one panel of rows.
-  void transpose(int first, int count) {
-    float* to = by_row.data() + static_cast<size_t>(first / PANEL) * columns * PANEL;
-    const float* from = parameter.value + number(first);
-    if (count == PANEL) {  // nearly always: a loop whose length is known
-      for (int c = 0; c < columns; ++c, to += PANEL)
-        for (int r = 0; r < PANEL; ++r) to[r] = from[static_cast<long>(r) * columns + c];
-      return;
-    }
-    for (int c = 0; c < columns; ++c, to += PANEL)
-      for (int r = 0; r < count; ++r) to[r] = from[static_cast<long>(r) * columns + c];
   }
 };
 

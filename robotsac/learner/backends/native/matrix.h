@@ -1,4 +1,4 @@
-// Products of matrices of a few hundred rows and columns, whose operands lie in the caches.
+// Tiles of products of matrices of a few hundred rows and columns, whose operands lie in the caches.
 //
 // A product goes panel by panel (PANEL columns of the right operand) and tile by tile (TILE_ROWS rows of the left one);
 // a tile's sums stay in registers over the whole inner dimension. Every sum runs in one order, whoever does it: the
@@ -26,26 +26,39 @@ inline void keep(T& value) {
 #endif
 }
 
+// What is multiplied: one number a lane, or several, whose products a lane adds up (pairs.h).
+template <class Number>
+struct Lanes;
+
+template <>
+struct Lanes<float> {
+  using Vector = Vec;
+  static Vector load(const float* from) { return ::load(from); }
+  static Vector spread(float value) { return broadcast(value); }
+  static void add_product(Vec& sum, Vector x, Vector y) { sum += x * y; }
+};
+
 // tile[i] = sum over k of a[i * a_row + k * a_inner] * b[k * b_inner + 0 .. PANEL), added to what is there if MORE.
 // Which of a's strides is 1 is known when this is compiled: ADJACENT says that it is the rows'.
-template <int ROWS, bool ADJACENT, bool MORE>
-[[gnu::noinline]] void multiply(Vec (&tile)[ROWS][2], const float* a, std::ptrdiff_t a_stride, const float* b,
+template <int ROWS, bool ADJACENT, bool MORE, class Number>
+[[gnu::noinline]] void multiply(Vec (&tile)[ROWS][2], const Number* a, std::ptrdiff_t a_stride, const Number* b,
                                 std::ptrdiff_t b_inner, int inner) {
+  using In = Lanes<Number>;
   constexpr int POINTERS = ADJACENT ? 1 : (ROWS + 2) / 3;
-  const float* from[POINTERS];
+  const Number* from[POINTERS];
   Vec left_sums[ROWS], right_sums[ROWS];
 #pragma GCC unroll 16
   for (int t = 0; t < POINTERS; ++t) from[t] = a + 3 * t * a_stride;
 #pragma GCC unroll 16
   for (int i = 0; i < ROWS; ++i) left_sums[i] = MORE ? tile[i][0] : Vec{}, right_sums[i] = MORE ? tile[i][1] : Vec{};
-  for (const float* end = b + inner * b_inner; b != end; b += b_inner) {
-    Vec left = load(b), right = load(b + WIDTH);
+  for (const Number* end = b + inner * b_inner; b != end; b += b_inner) {
+    typename In::Vector left = In::load(b), right = In::load(b + WIDTH);
     keep(left), keep(right);
 #pragma GCC unroll 16
     for (int i = 0; i < ROWS; ++i) {
-      const Vec x = broadcast(ADJACENT ? from[0][i] : from[i / 3 % POINTERS][(i % 3) * a_stride]);
-      left_sums[i] += x * left;
-      right_sums[i] += x * right;
+      const auto x = In::spread(ADJACENT ? from[0][i] : from[i / 3 % POINTERS][(i % 3) * a_stride]);
+      In::add_product(left_sums[i], x, left);
+      In::add_product(right_sums[i], x, right);
     }
 #pragma GCC unroll 16
     for (int t = 0; t < POINTERS; ++t) {
@@ -82,11 +95,11 @@ inline void by_tiles(int rows, Work&& work) {
 }
 
 // a (rows x inner) times packed panels; ``out(row, column, left, right)`` takes PANEL numbers of the product.
-template <class Out>
-inline void product(const float* a, std::ptrdiff_t a_row, int rows, int inner, const float* packed, int first_panel,
-                    int end_panel, Out&& out) {
+template <class Number, class Out>
+inline void times_panels(const Number* a, std::ptrdiff_t a_row, int rows, int inner, const Number* packed,
+                         int first_panel, int end_panel, Out&& out) {
   for (int panel = first_panel; panel < end_panel; ++panel) {
-    const float* b = packed + static_cast<std::ptrdiff_t>(panel) * inner * PANEL;
+    const Number* b = packed + static_cast<std::ptrdiff_t>(panel) * inner * PANEL;
     by_tiles(rows, [&](auto count, int first) {
       Vec tile[count()][2];
       multiply<count(), false, false>(tile, a + first * a_row, a_row, b, PANEL, inner);
@@ -95,30 +108,22 @@ inline void product(const float* a, std::ptrdiff_t a_row, int rows, int inner, c
   }
 }
 
-constexpr int SAMPLES_AT_ONCE =
-    64;  // of a gradient: what both operands have of so many fits the first cache, and leaves room
-
-// Transposed product over ``samples``: into[r * stride + c] = sum over m of u[m * u_row + r] * v[m * v_row + c], r <
-// rows, c < columns; ``stride`` has room for whole panels.
-inline void gradient_rows(const float* u, std::ptrdiff_t u_row, int rows, const float* v, std::ptrdiff_t v_row,
-                          int columns, int samples, float* into, std::ptrdiff_t stride) {
-  for (int done = 0; done < samples; done += SAMPLES_AT_ONCE) {
-    const int count = std::min(SAMPLES_AT_ONCE, samples - done);
-    for (int column = 0; column < columns; column += PANEL) {
-      const float *u_part = u + done * u_row, *v_part = v + done * v_row + column;
-      by_tiles(rows, [&](auto tile_rows, int first) {
-        Vec tile[tile_rows()][2];
-        float* at = into + first * stride + column;
-        if (done == 0) {
-          multiply<tile_rows(), true, false>(tile, u_part + first, u_row, v_part, v_row, count);
-        } else {
-          for (int i = 0; i < tile_rows(); ++i)
-            tile[i][0] = load(at + i * stride), tile[i][1] = load(at + i * stride + WIDTH);
-          multiply<tile_rows(), true, true>(tile, u_part + first, u_row, v_part, v_row, count);
-        }
-        for (int i = 0; i < tile_rows(); ++i)
-          store(at + i * stride, tile[i][0]), store(at + i * stride + WIDTH, tile[i][1]);
-      });
+// One panel of a transposed product: into[r * stride + 0 .. PANEL) = sum over k of u[k * u_inner + r] * v[k * v_inner +
+// 0 .. PANEL), r < rows, added to what is there if ``more``.
+template <class Number>
+inline void transposed_panel(const Number* u, std::ptrdiff_t u_inner, int rows, const Number* v, std::ptrdiff_t v_inner,
+                             int inner, bool more, float* into, std::ptrdiff_t stride) {
+  by_tiles(rows, [&](auto tile_rows, int first) {
+    Vec tile[tile_rows()][2];
+    float* at = into + first * stride;
+    if (!more) {
+      multiply<tile_rows(), true, false>(tile, u + first, u_inner, v, v_inner, inner);
+    } else {
+      for (int i = 0; i < tile_rows(); ++i)
+        tile[i][0] = load(at + i * stride), tile[i][1] = load(at + i * stride + WIDTH);
+      multiply<tile_rows(), true, true>(tile, u + first, u_inner, v, v_inner, inner);
     }
-  }
+    for (int i = 0; i < tile_rows(); ++i)
+      store(at + i * stride, tile[i][0]), store(at + i * stride + WIDTH, tile[i][1]);
+  });
 }

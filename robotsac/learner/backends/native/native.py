@@ -107,22 +107,23 @@ class Native(Backend):
         algorithm: whose updates; on the CPU.
         learn: its settings.
         threads: that share an update.
+        reduced: operands of products are rounded to bfloat16; whatever is summed or kept is in float32.
 
     Raises:
-        BackendUnavailable: settings that it does not know, no compiler, or a library that is not what it should be.
+        BackendUnavailable: settings that it does not know, no compiler, a processor without products in bfloat16, or a library
+            that is not what it should be.
     """
 
-    name = "native"
-
-    def __init__(self, algorithm: Algorithm, learn: LearnConfig, threads: int) -> None:
+    def __init__(self, algorithm: Algorithm, learn: LearnConfig, threads: int, *, reduced: bool = False) -> None:
         if reason := why_not(algorithm, learn, algorithm.normaliser.mean.device):
             raise BackendUnavailable("the native update does not know these settings", reason=reason)
         assert _is_known(algorithm)
+        self.name = "native_bfloat16" if reduced else "native"
         self._algorithm, self._rows = algorithm, learn.batch_size
         self._learned_temperature = algorithm.constants.target_entropy is not None
         for optimizer in algorithm.optimizers().values():
             with_moments(optimizer)
-        found = library()
+        found = library(reduced=reduced)
         _require_same_layout(found)
         found.robotsac_create.restype = c_void_p
         self._updates = found.robotsac_updates

@@ -4,7 +4,7 @@
 #include "layer.h"
 
 // Rows ``first`` to ``end`` - 1 of ``from``, times a packed matrix, plus bias; relu unless ``plain``.
-inline void layer_forward(const Rows& from, int first, int end, const Numbers& packed, int in, int out,
+inline void layer_forward(const Rows& from, int first, int end, const std::vector<Packed>& packed, int in, int out,
                           const float* bias, bool plain, const Rows& into) {
   product(from[first], from.stride, end - first, in, packed.data(), 0, panels(out),
           [&](int row, int column, Vec left, Vec right) {
