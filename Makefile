@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run -Werror robotsac/learner/backends/native/*.h robotsac/learner/backends/native/*.cpp
+	$(BIN)/clang-format --dry-run -Werror robotsac/learner/backends/native/*.h robotsac/learner/backends/native/*.cpp tests/unit/*.cpp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

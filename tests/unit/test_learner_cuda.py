@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from typing import TypeVar
 
 import pytest
@@ -21,7 +22,7 @@ from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch
 from robotsac.learner.variants import create_algorithm
 
-from test_backends import UPDATES, Exact, apart, everything, inputs, learn_of  # isort: skip
+from test_backends import UPDATES, Exact, apart, everything, inputs, learn_of, spared  # isort: skip
 from test_learner_checkpoint import manifest_of  # isort: skip
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -61,24 +62,27 @@ def made_of(name: str, learn: LearnConfig) -> tuple[Algorithm, Backend | Exact]:
     ids=lambda changes: "-".join(changes) or "sac",
 )
 def test_a_hundred_updates_are_as_near_to_exact_ones_as_the_reference_is(changes: dict[str, object]) -> None:
-    """As of the C++ update, with other noise at each replay; the worst of three seeds."""
-    worst: dict[str, dict[str, float]] = {name: {} for name in ("graphed", "compiled", "eager")}
-    for seed in range(3):
+    """As of the C++ update, with other noise at each replay; lower quartiles of seven seeds."""
+    distances: dict[str, dict[str, list[float]]] = {
+        name: defaultdict(list) for name in ("graphed", "compiled", "eager")
+    }
+    for seed in range(7):
         learn = learn_of(**changes, seed=seed)
         found = {}
-        for name in (*worst, "exact"):
+        for name in (*distances, "exact"):
             algorithm, backend = made_of(name, learn)
             for number in range(UPDATES):
                 batch, noise = inputs(algorithm, learn, number)
                 backend.update(on_gpu(batch), on_gpu(noise))
             assert algorithm.updates == UPDATES
             found[name] = everything(algorithm)
-        for name, off in worst.items():
+        for name, off in distances.items():
             for group, distance in apart(found[name], found["exact"]).items():
-                off[group] = max(distance, off.get(group, 0.0))
+                off[group].append(distance)
     for name in ("graphed", "compiled"):
-        for group, distance in worst[name].items():
-            assert distance <= 5.0 * worst["eager"][group] + 1e-6, (name, group, distance, worst["eager"][group])
+        for group, off in distances[name].items():
+            eager = distances["eager"][group]
+            assert spared(off) <= 5.0 * spared(eager) + 1e-6, (name, group, off, eager)
 
 
 @pytest.mark.parametrize("actor_delay", [1, 3])

@@ -91,12 +91,14 @@ class ActorStep {
   void smooth(int group, const float* raw, const float* raw_there, float* gradient, float* gradient_there) const {
     const float weight =
         (in_time(group) ? spec_.smooth_time : spec_.smooth_space) * 2.0f / static_cast<float>(spec_.batch);
-    for (int j = 0; j < spec_.act; ++j) {
-      const float here = std::tanh(raw[j]), there = std::tanh(raw_there[j]);
-      gradient[j] += weight * (here - there) * (1.0f - here * here);
-      gradient_there[j] = -weight * (here - there) * (1.0f - there * there);
-      gradient_there[spec_.act + j] = 0.0f;
+    for (int j = 0; j < spec_.act; j += WIDTH) {
+      const int count = std::min(WIDTH, spec_.act - j);
+      const Vec here = tanh(load(raw + j, count)), there = tanh(load(raw_there + j, count));
+      const Vec by_here = weight * (here - there) * (1.0f - here * here);
+      store(gradient + j, load(gradient + j, count) + by_here, count);
+      store(gradient_there + j, weight * (there - here) * (1.0f - there * there), count);
     }
+    std::fill_n(gradient_there + spec_.act, spec_.act, 0.0f);
   }
 
   // J_π's value at the actor's own actions, the smaller or the mean of the critics' q, and its gradient by the actions.

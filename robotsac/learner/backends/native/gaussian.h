@@ -2,23 +2,25 @@
 // learner/heads/gaussian.py.
 #pragma once
 
-#include <cmath>
+#include <algorithm>
+
+#include "functions.h"
 
 struct Gaussian {
   int actions;
   float log_std_min, log_std_max;
 
-  float log_std(float raw) const { return log_std_min + 0.5f * (log_std_max - log_std_min) * (std::tanh(raw) + 1.0f); }
-
   // ``raw``: means, then what log σ is made of. Writes tanh(μ + σ ε); returns log π of it.
   float sample(const float* raw, const float* noise, float* action) const {
     float log_prob = 0.0f;
-    for (int j = 0; j < actions; ++j) {
-      const float scale = log_std(raw[actions + j]);
-      const float u = raw[j] + std::exp(scale) * noise[j];
-      action[j] = std::tanh(u);
-      const float x = -2.0f * u, softplus = x > 20.0f ? x : std::log1p(std::exp(x));
-      log_prob += -0.5f * noise[j] * noise[j] - scale - 2.0f * (0.69314718055994531f - u - softplus);
+    for (int first = 0; first < actions; first += WIDTH) {
+      const int count = std::min(WIDTH, actions - first);
+      const Vec mean = load(raw + first, count), epsilon = load(noise + first, count);
+      const Vec log_std = squashed(tanh(load(raw + actions + first, count)));
+      const Vec u = mean + exp(log_std) * epsilon;
+      store(action + first, tanh(u), count);
+      const Vec density = -0.5f * epsilon * epsilon - log_std - 2.0f * (LOG_2 - u - softplus(-2.0f * u));
+      for (int j = 0; j < count; ++j) log_prob += density[j];
     }
     return log_prob - 0.91893853320467274f * static_cast<float>(actions);
   }
@@ -26,14 +28,21 @@ struct Gaussian {
   // dL/d(raw) of a sample, from dL/d(log π) and dL/d(action).
   void backward(const float* raw, const float* noise, const float* action, float by_log_prob, const float* by_action,
                 float* gradient) const {
-    for (int j = 0; j < actions; ++j) {
-      const float squashed = std::tanh(raw[actions + j]);
-      const float half = 0.5f * (log_std_max - log_std_min);
-      const float std = std::exp(log_std_min + half * (squashed + 1.0f));
+    for (int first = 0; first < actions; first += WIDTH) {
+      const int count = std::min(WIDTH, actions - first);
+      const Vec epsilon = load(noise + first, count), a = load(action + first, count);
+      const Vec t = tanh(load(raw + actions + first, count)), std = exp(squashed(t));
       // d(log π)/du = 2 tanh u: what squashing does to the density.
-      const float by_u = by_log_prob * 2.0f * action[j] + by_action[j] * (1.0f - action[j] * action[j]);
-      gradient[j] = by_u;
-      gradient[actions + j] = (by_u * std * noise[j] - by_log_prob) * half * (1.0f - squashed * squashed);
+      const Vec by_u = by_log_prob * 2.0f * a + load(by_action + first, count) * (1.0f - a * a);
+      store(gradient + first, by_u, count);
+      const Vec by_raw = (by_u * std * epsilon - by_log_prob) * half() * (1.0f - t * t);
+      store(gradient + actions + first, by_raw, count);
     }
   }
+
+ private:
+  float half() const { return 0.5f * (log_std_max - log_std_min); }
+
+  // log σ, of a hyperbolic tangent.
+  Vec squashed(Vec t) const { return log_std_min + half() * (t + 1.0f); }
 };

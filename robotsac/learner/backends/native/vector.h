@@ -21,6 +21,17 @@ typedef float Unaligned __attribute__((vector_size(WIDTH * sizeof(float)), align
 
 inline Vec load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 inline void store(float* to, Vec value) { *reinterpret_cast<Unaligned*>(to) = value; }
+
+// The first ``count`` numbers, at most WIDTH; the others are 0, and are not written.
+inline Vec load(const float* from, int count) {
+  Vec value{};
+  for (int i = 0; i < count; ++i) value[i] = from[i];
+  return value;
+}
+inline void store(float* to, Vec value, int count) {
+  for (int i = 0; i < count; ++i) to[i] = value[i];
+}
+
 inline Vec broadcast(float value) { return value - Vec{}; }
 
 // max(x, 0) that lets a NaN through, as torch's relu does.

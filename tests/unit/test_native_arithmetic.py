@@ -1,4 +1,5 @@
-"""The C++ update's products of matrices against exact ones: on small whole numbers float32 and bfloat16 make no error."""
+"""The C++ update's products of matrices against exact ones (on small whole numbers float32 and bfloat16 make no error), and its
+functions against those of float64."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ def products(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Built like the update itself."""
     sources = tmp_path_factory.mktemp("native") / "sources"
     shutil.copytree(build.HERE, sources)
-    shutil.copy(Path(__file__).with_name("products.cpp"), sources / build.MAIN)
+    shutil.copy(Path(__file__).with_name("native_arithmetic.cpp"), sources / build.MAIN)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "HERE", sources)
         patch.setenv("XDG_CACHE_HOME", str(sources))
@@ -75,3 +76,29 @@ def test_what_is_no_number_stays_none(products: ctypes.CDLL) -> None:
         products.product_of(pointer(a), pointer(weight), 3, 5, 4, False, pointer(got))
         assert np.isfinite(got).all(axis=1).tolist() == [True, False, True]
         assert np.array_equal(got[1], np.full(4, wrong), equal_nan=True)
+
+
+def functions(products: ctypes.CDLL, x: Floats) -> list[Floats]:
+    found = [np.empty_like(x) for _ in range(3)]
+    products.functions_of(pointer(x), len(x), *(pointer(each) for each in found))
+    return found
+
+
+def test_functions_are_right_to_two_units_in_the_last_place(products: ctypes.CDLL) -> None:
+    rng = np.random.default_rng(0)
+    parts = [rng.uniform(-span, span, 64_000) for span in (1e-6, 0.1, 1.0, 10.0, 80.0)]
+    edges = [sign * edge for edge in (0.0, 0.3465736, 0.625, 0.8813736) for sign in (1, -1) for _ in range(32)]
+    x = np.concatenate([*parts, edges]).astype(np.float32)
+    wide = x.astype(np.float64)
+    for got, wanted in zip(functions(products, x), (np.exp(wide), np.tanh(wide), np.logaddexp(0.0, wide)), strict=True):
+        unit = np.spacing(np.abs(wanted).astype(np.float32))
+        assert (np.abs(got - wanted) / unit).max() <= 2.0
+
+
+def test_functions_end_where_float32_does(products: ctypes.CDLL) -> None:
+    x = np.resize(np.array([np.inf, -np.inf, 200.0, -200.0, np.nan], dtype=np.float32), 80)
+    exps, tanhs, softpluses = (found[:5] for found in functions(products, x))
+    assert exps[[0, 2]].min() > 1e38 and 0.0 <= exps[[1, 3]].max() < 2e-38
+    assert tanhs[:4].tolist() == [1.0, -1.0, 1.0, -1.0]
+    assert softpluses[0] == np.inf and softpluses[2] == 200.0 and 0.0 <= softpluses[[1, 3]].max() < 2e-38
+    assert all(np.isnan(found[4]) for found in (exps, tanhs, softpluses))

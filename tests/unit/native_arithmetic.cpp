@@ -1,4 +1,5 @@
-// What test_products.py calls: the products of one layer's C++ on matrices of its own.
+// What test_native_arithmetic.py calls: the C++ update's products and functions, on numbers of its own.
+#include "functions.h"
 #include "layer.h"
 
 extern "C" {
@@ -34,5 +35,13 @@ void gradient_of(const float* u, const float* v, int samples, int rows, int colu
                 stride);
   for (int r = 0; r < end - first; ++r)
     std::copy_n(into.data() + static_cast<size_t>(r) * stride, columns, result + static_cast<size_t>(r) * columns);
+}
+
+// e^x, tanh x and log(1 + e^x) of ``count`` numbers, a multiple of WIDTH.
+void functions_of(const float* x, int count, float* exps, float* tanhs, float* softpluses) {
+  for (int i = 0; i < count; i += WIDTH) {
+    const Vec at = load(x + i);
+    store(exps + i, exp(at)), store(tanhs + i, tanh(at)), store(softpluses + i, softplus(at));
+  }
 }
 }
