@@ -172,8 +172,7 @@ def parse(given: Sequence[str]) -> argparse.Namespace:
 def all_of(arguments: argparse.Namespace) -> list[Contender]:
     """Everybody that takes part. Raises RobotsacError: a peer could not be installed."""
     cuda = arguments.device.startswith("cuda")
-    here = ["eager", "native", *(["native_bfloat16"] if has_bfloat16() else []), "compiled"]
-    backends = arguments.backends or (["eager", "compiled", "graphed"] if cuda else here)
+    backends = arguments.backends or (["eager", "compiled", "graphed"] if cuda else on_this_cpu())
     made = [ours(arguments, name, f"learn.backend={name!r}") for name in backends]
     best = f"learn.backend={'graphed' if cuda else 'auto'!r}"
     made.append(ours(arguments, ONE_A_CALL, best, at_once=1))
@@ -186,6 +185,11 @@ def all_of(arguments: argparse.Namespace) -> list[Contender]:
         else:
             made.append(_contender(arguments, "compiled peer", sys.executable, "compiled_peer", at_once=AT_ONCE))
     return made
+
+
+def on_this_cpu() -> list[str]:
+    """The backends that it has."""
+    return ["eager", "native", *(["native_bfloat16"] if has_bfloat16() else []), "compiled"]
 
 
 def ours(

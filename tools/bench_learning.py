@@ -47,6 +47,7 @@ def main() -> None:
         if arguments.env is not None:
             tasks.append(task_of(arguments))
         require_variants(tasks, arguments.variants)
+        require_seeds(tasks, arguments)
         runs = runs_of(tasks, arguments.out, arguments.seeds, arguments.variants, arguments.first_seed)
         if not arguments.no_run:
             require_runnable(tasks, runs)
@@ -89,7 +90,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--set", action="append", metavar="K=V", help="with --env: override one key; repeatable")
     parser.add_argument("--out", type=Path, required=True, help="folder of all runs; the same one goes on")
     parser.add_argument("--variants", nargs="+", default=[], help="of the tasks' variants, only these")
-    parser.add_argument("--seeds", type=int, help="how many, from --first-seed on; default: the task's")
+    parser.add_argument("--seeds", type=int, help="how many, from --first-seed on; default: all of the task's")
     parser.add_argument("--first-seed", type=int, default=0, help="default 0; others let machines share a task's seeds")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--device", default="cpu", help="learn.device of all runs")
@@ -152,6 +153,17 @@ def require_variants(tasks: Sequence[Task], wanted: Sequence[str]) -> None:
             reason=f"there are {', '.join(known)}",
             command=f"--variants {known[0]}",
         )
+
+
+def require_seeds(tasks: Sequence[Task], arguments: argparse.Namespace) -> None:
+    """Raises ConfigError: a task would have none."""
+    for task in tasks:
+        if arguments.seeds is None and arguments.first_seed >= task.seeds:
+            raise ConfigError(
+                f"--first-seed {arguments.first_seed} leaves none of {task.name}'s seeds",
+                reason=f"they are 0 to {task.seeds - 1}",
+                command="--seeds 1",
+            )
 
 
 def require_runnable(tasks: Sequence[Task], runs: Sequence[Run]) -> None:

@@ -189,7 +189,7 @@ def runs_of(
     return [
         Run(task, variant, seed, out.resolve() / task.name / variant / f"seed-{seed}")
         for task in tasks
-        for seed in range(first_seed, first_seed + (seeds or task.seeds))
+        for seed in range(first_seed, first_seed + seeds if seeds else task.seeds)
         for variant in task.variants
         if not variants or variant in variants
     ]

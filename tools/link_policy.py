@@ -20,6 +20,7 @@ fall between two control ticks, heartbeats or polls is by chance.
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -137,17 +138,17 @@ def summary(
     published: Mapping[int, int], arrived: Mapping[int, int], first: Mapping[int, int | None]
 ) -> dict[str, Any]:
     """Percentiles, ms. Raises LinkError when there is nothing to tell."""
-    on_the_way = published.keys() & arrived.keys()
-    told = {version: stop_ns for version, stop_ns in first.items() if stop_ns is not None and version in on_the_way}
+    told = {version: stop_ns for version, stop_ns in first.items() if stop_ns is not None and version in published}
     if not told:
         raise LinkError("no policy was seen to be published and to act", reason=f"{len(published)} were published")
     ms = np.array([(stop_ns - published[version]) / 1e6 for version, stop_ns in told.items()])
-    link_ms = [(arrived[version] - published[version]) / 1e6 for version in told]
+    # Now and then a look into the folder comes too late for one.
+    link_ms = [(arrived[version] - published[version]) / 1e6 for version in told.keys() & arrived.keys()]
     return {
         **{f"p{q}_ms": round(float(np.percentile(ms, q)), 1) for q in (50, 90, 99)},
         "min_ms": round(float(ms.min()), 1),
         "max_ms": round(float(ms.max()), 1),
-        "link_p50_ms": round(float(np.median(link_ms)), 1),
+        "link_p50_ms": round(float(np.median(link_ms)), 1) if link_ms else math.nan,
         "publications": len(ms),
         "replaced_before_acting": len(published.keys() - first.keys()),
         "between_episodes": sum(stop_ns is None for stop_ns in first.values()),

@@ -4,7 +4,7 @@
 
 extern "C" {
 
-// [by columns or by rows] a (rows x inner) times a weight: (inner x columns), or (columns x inner) transposed.
+// a (rows x inner) times a weight (inner x columns), which ``by_rows`` lies transposed.
 void product_of(const float* a, const float* weight, int rows, int inner, int columns, bool by_rows, float* result) {
   Matrix matrix;
   by_rows ? matrix.shape(columns, inner) : matrix.shape(inner, columns);

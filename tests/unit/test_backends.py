@@ -186,6 +186,15 @@ def test_a_hundred_native_updates_are_as_near_to_exact_ones_as_the_reference_is(
         assert spared(off) <= 5.0 * spared(references[group]) + 1e-6, (group, off, references[group])
 
 
+@pytest.mark.parametrize("act_dim", [15, 16, 17, 40])
+def test_more_actions_than_a_vector_holds_are_all_computed(act_dim: int) -> None:
+    learn = learn_of(smooth_space=0.2)
+    algorithm = create_algorithm(learn, 33, act_dim, RATE_HZ, CPU)
+    trial = Trial(algorithm, learn)
+    reference = trial.outcome(Eager(algorithm))
+    assert not difference(trial.outcome(Native(algorithm, learn, 1)), reference).too_large(reduced=False)
+
+
 def test_steps_are_counted_for_every_tensor() -> None:
     learn = learn_of(actor_delay=2)
     algorithm = fresh(learn)
@@ -364,8 +373,8 @@ def test_native_updates_in_bfloat16_are_the_references_with_operands_rounded_to_
         for backend in (MAKERS["native_bfloat16"](algorithm, learn), Rounded(algorithm), Eager(algorithm))
     )
     ours, by_rounding = difference(got, rounded), difference(got, reference)
-    assert 0 < ours.losses < 0.3 * by_rounding.losses < 0.03
-    assert 0 < ours.weights < 0.3 * by_rounding.weights < 0.03
+    assert ours.losses < 0.3 * by_rounding.losses < 0.03
+    assert ours.weights < 0.3 * by_rounding.weights < 0.03
 
 
 @pytest.mark.parametrize(

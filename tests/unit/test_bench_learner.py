@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import statistics
@@ -36,6 +37,32 @@ def test_it_prints_the_rate_of_each_backend_and_how_they_compare():
     turns = [one / other for one, other in zip(native, eager, strict=True)]
     assert report["ratios"]["robotsac native / robotsac eager"] == pytest.approx(statistics.median(turns), rel=0.01)
     assert rates["robotsac one a call"]["p99_ms"] > 0
+
+
+@pytest.fixture
+def ratios(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    return importlib.import_module("bench_learner").ratios
+
+
+def test_what_is_rounded_is_never_the_one_that_like_is_compared_with(ratios):
+    rates = {
+        "robotsac native": [3.0, 4.0, 5.0],
+        "robotsac native_bfloat16": [6.0, 6.0, 6.0],
+        "robotsac ten critics": [1.0, 1.0, 1.0],
+        "stable-baselines3": [1.0, 2.0, 1.0],
+        "sbx": [2.0, 2.0, 2.0],
+    }
+    assert ratios(rates) == {
+        "robotsac native / robotsac native_bfloat16": 0.667,
+        "robotsac native / stable-baselines3": 3.0,
+        "robotsac native / sbx": 2.0,
+        "robotsac native_bfloat16 / stable-baselines3": 6.0,
+        "robotsac native_bfloat16 / sbx": 3.0,
+        "robotsac ten critics / robotsac native": 0.25,
+    }
+    alone = {name: rates[name] for name in ("robotsac native_bfloat16", "sbx")}
+    assert ratios(alone) == {"robotsac native_bfloat16 / sbx": 3.0}
 
 
 @pytest.mark.parametrize(

@@ -436,6 +436,8 @@ def test_machines_can_share_the_seeds_of_a_task(tools, task, tmp_path):
     shared = [run for first in (0, 2) for run in tools.runs.runs_of([task], tmp_path, 2, [], first)]
     alone = tools.runs.runs_of([task], tmp_path, 4, [])
     assert [(run.seed, run.folder) for run in shared] == [(run.seed, run.folder) for run in alone]
+    rest = tools.runs.runs_of([replace(task, seeds=3)], tmp_path, None, [], 2)
+    assert {run.seed for run in rest} == {2}, "not more than the task's"
 
 
 def test_what_is_interrupted_says_how_it_goes_on_and_shows_no_result(tmp_path):
@@ -506,6 +508,7 @@ def test_a_long_name_is_shown_in_part(tools, name, shown):
         (("pendulum", "--backend", "nativ"), "invalid choice: 'nativ'"),
         (("--env", "Pendulum-v1", "--steps", "0"), "below 1"),
         (("pendulum", "--first-seed", "-1"), "below 0"),
+        (("pendulum", "--first-seed", "10"), "leaves none of pendulum's seeds"),
         (("--env", "Pendulum-v1", "--set", "learn.nonsense=1"), "nonsense"),
         (("--env", "Pandulum-v1", "--summary", "new/s.json"), "--summary new/s.json --out out --env Pendulum-v1\n"),
         (("--env", "CartPole-v1"), "its actions are Discrete(2)"),

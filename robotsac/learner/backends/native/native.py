@@ -107,7 +107,7 @@ class Native(Backend):
         algorithm: whose updates; on the CPU.
         learn: its settings.
         threads: that share an update.
-        reduced: operands of products are rounded to bfloat16; whatever is summed or kept is in float32.
+        reduced: operands of products of matrices are rounded to bfloat16; whatever is summed or kept is in float32.
 
     Raises:
         BackendUnavailable: settings that it does not know, no compiler, a processor without products in bfloat16, or a library

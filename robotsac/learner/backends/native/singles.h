@@ -14,8 +14,8 @@ inline void product(const float* a, std::ptrdiff_t a_row, int rows, int inner, c
   times_panels(a, a_row, rows, inner, packed, first_panel, end_panel, out);
 }
 
-constexpr int SAMPLES_AT_ONCE =
-    64;  // of a gradient: what both operands have of so many fits the first cache, and leaves room
+// Of a gradient: what both operands have of so many fits the first cache, and leaves room.
+constexpr int SAMPLES_AT_ONCE = 64;
 
 // Transposed product over ``samples``: into[r * stride + c] = sum over m of u[m * u_row + r] * v[m * v_row + c], r <
 // rows, c < columns; ``stride`` and rows of u and v have room for whole panels.

@@ -63,8 +63,9 @@ void* robotsac_create(const Spec* spec) {
   }
 }
 
-// ``count`` updates in turn. All room has been made before but for some kilobytes; where there are not even those, it
-// ends the process, as an update that was begun cannot be taken back.
+// ``count`` updates in turn. All room that grows with the batch or the critics has been made before; each thread makes
+// its own for one layer's gradient, and for one layer's operands in bfloat16. Where there is none for these, it ends
+// the process, as an update that was begun cannot be taken back.
 void robotsac_updates(void* update, const Inputs* inputs, int32_t count, Losses* losses) noexcept {
   const FlushDenormals flush;
   for (int i = 0; i < count; ++i) static_cast<Update*>(update)->run(inputs[i], losses[i]);
