@@ -20,7 +20,6 @@ fall between two control ticks, heartbeats or polls is by chance.
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -139,16 +138,19 @@ def summary(
 ) -> dict[str, Any]:
     """Percentiles, ms. Raises LinkError when there is nothing to tell."""
     told = {version: stop_ns for version, stop_ns in first.items() if stop_ns is not None and version in published}
-    if not told:
-        raise LinkError("no policy was seen to be published and to act", reason=f"{len(published)} were published")
+    seen = told.keys() & arrived.keys()  # now and then a look into the folder comes too late for one
+    if not seen:
+        raise LinkError(
+            "no policy was seen to be published, to arrive and to act",
+            reason=f"{len(published)} were published, {len(arrived)} arrived, {len(first)} acted",
+        )
     ms = np.array([(stop_ns - published[version]) / 1e6 for version, stop_ns in told.items()])
-    # Now and then a look into the folder comes too late for one.
-    link_ms = [(arrived[version] - published[version]) / 1e6 for version in told.keys() & arrived.keys()]
+    link_ms = [(arrived[version] - published[version]) / 1e6 for version in seen]
     return {
         **{f"p{q}_ms": round(float(np.percentile(ms, q)), 1) for q in (50, 90, 99)},
         "min_ms": round(float(ms.min()), 1),
         "max_ms": round(float(ms.max()), 1),
-        "link_p50_ms": round(float(np.median(link_ms)), 1) if link_ms else math.nan,
+        "link_p50_ms": round(float(np.median(link_ms)), 1),
         "publications": len(ms),
         "replaced_before_acting": len(published.keys() - first.keys()),
         "between_episodes": sum(stop_ns is None for stop_ns in first.values()),

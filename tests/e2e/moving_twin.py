@@ -51,11 +51,11 @@ def collecting_on_a_twin(
                     yield collect, twin
                     return
                 last_words(twin)
-                assert starts_left and stood_still(folder), f"it ended before the arm had moved:\n{collect.output()}"
+                assert starts_left and _stood_still(folder), f"it ended before the arm had moved:\n{collect.output()}"
         _forget(folder)
 
 
-def stood_still(folder: Path) -> bool:
+def _stood_still(folder: Path) -> bool:
     """Whether the collector's one fault is that the servos' watchdog has expired."""
     faults = [json.loads(path.read_text()) for path in (folder / "runs/bot/faults").glob("*.json")]
     return len(faults) == 1 and "watchdog expired" in json.dumps(faults[0])

@@ -155,7 +155,7 @@ def test_records_that_nobody_could_store_are_counted_and_fail_the_run(tmp_path):
             for pid in set(workers(collect.process.pid)) - stopped:
                 os.kill(pid, signal.SIGSTOP)
                 stopped.add(pid)
-            return collect.process.poll() is not None
+            return collect.ended()
 
         wait_for(ended, "the end", collect)
         assert collect.wait() == 6, collect.output()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from itertools import chain
 
 import pytest
 from moving_twin import collecting_on_a_twin, last_words
@@ -80,7 +81,7 @@ def test_a_terminal_that_is_closed_parks_the_arm(tmp_path):
         return ends[-1][1]
 
     with collecting_on_a_twin(tmp_path, terminal) as (collect, twin):
-        for end in (end for pair in ends for end in pair):
+        for end in chain.from_iterable(ends):
             os.close(end)
         assert collect.wait() == 0
         words = last_words(twin)

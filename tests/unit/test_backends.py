@@ -165,7 +165,7 @@ def test_a_hundred_native_updates_are_as_near_to_exact_ones_as_the_reference_is(
 
     A unit that rounding puts on the other side of its kink sets a run apart by a hundred times as much. Normalised over the
     batch it carries all rows with it, so that nearly half of the runs are hit, whoever computes them: of several, those are
-    compared that most likely were not.
+    compared that most likely were not. How far one may be set apart is bounded too.
     """
     ours: dict[str, list[float]] = defaultdict(list)
     references: dict[str, list[float]] = defaultdict(list)
@@ -184,6 +184,7 @@ def test_a_hundred_native_updates_are_as_near_to_exact_ones_as_the_reference_is(
             assert got == pytest.approx(wanted, rel=1e-4, abs=1e-4)
     for group, off in ours.items():
         assert spared(off) <= 5.0 * spared(references[group]) + 1e-6, (group, off, references[group])
+        assert max(off) <= 5.0 * max(references[group]) + 1e-3, (group, off, references[group])
 
 
 @pytest.mark.parametrize("act_dim", [15, 16, 17, 40])
