@@ -103,15 +103,18 @@ class BusLoop:
     def begin(self) -> JointState:
         """The first round after energizing: zero torque out, the first state in; gravity compensation ramps in from it.
 
+        A lost round is sent again on the next tick, as later ones are.
+
         Raises:
             GuardFault: a state in which no torque is right.
-            BusError, JointFault: from the driver.
+            BusError: from the driver, ``lost_rounds_max`` times in a row.
+            JointFault: from the driver.
         """
         self._previous = self._zero
         self._lost_in_a_row = 0
         self._stale_in_a_row[:] = 0
         self._pacer.restart()
-        self._joints = self._arm.exchange(LimitedTorque(self._zero))
+        self._joints = self._first_state()
         limit.check_state(self._joints, self._limits)
         return self._joints
 
@@ -168,6 +171,18 @@ class BusLoop:
         tally.applied += joints.tau_cmd - gravity + self.spec.policy_damping * state.dq
         tally.ticks += 1
         tally.admit_ns += time.perf_counter_ns() - exchanged_ns
+
+    def _first_state(self) -> JointState:
+        lost = 0
+        while True:
+            try:
+                return self._arm.exchange(LimitedTorque(self._zero))
+            except BusError:
+                lost += 1
+                self._counters.lost_rounds += 1
+                if lost >= self._config.lost_rounds_max:
+                    raise
+            self._pacer.wait()
 
     def _wait(self, tally: Tally, strict_deadline: bool) -> None:
         missed = self._pacer.wait()

@@ -204,6 +204,34 @@ def test_a_latched_fault_needs_an_operator(guard):
     guard.start()
 
 
+def test_lost_rounds_while_the_arm_comes_up_are_survived_with_zero_torque(guard, arm):
+    failures = iter([True] * (guard._config.lost_rounds_max - 1))
+    began_ns = arm.clock.now_ns()
+
+    def trouble() -> None:
+        if next(failures, False):
+            raise BusTimeout("no reply")
+
+    arm.trouble = trouble
+    guard.start()
+    lost = guard.counters.lost_rounds
+    assert (guard.state, lost) == (GuardState.HOLD, guard._config.lost_rounds_max - 1)
+    np.testing.assert_array_equal(arm.told, np.zeros((1, 6)))
+    assert arm.clock.now_ns() - began_ns >= lost * 1e9 / guard.spec.bus_rate_hz, "one round in each tick"
+
+
+def test_an_arm_that_says_nothing_while_it_comes_up_ends_with_torque_off(guard, arm):
+    def trouble() -> None:
+        raise BusTimeout("no reply")
+
+    arm.trouble = trouble
+    with pytest.raises(BusTimeout):
+        guard.start()
+    assert guard.counters.lost_rounds == guard._config.lost_rounds_max
+    assert guard.state is GuardState.DISARMED
+    assert arm.torque_is_off()
+
+
 def test_lost_rounds_below_the_limit_are_counted_and_survived(guard, arm):
     started(guard)
     guard.activate()
