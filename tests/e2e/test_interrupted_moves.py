@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moving_twin import PATIENT, last_words
-from processes import Command, running, wait_for
+from moving_twin import PATIENT, Begun, last_words, started_on_a_twin
+from processes import Command, wait_for
 
 MOVE_S = 60.0
 """Of every move of the guard; an end long before that is an end of the move."""
@@ -21,20 +20,10 @@ BOUND_S = 25.0
 @contextlib.contextmanager
 def moving_slowly(tmp_path: Path, more: tuple[str, ...] = ()) -> Iterator[tuple[Command, Command]]:
     """(collect, twin), the arm on its way home; ``more`` settings for the collector."""
-    with running(tmp_path, "twin", "twin", "--robot", "arm0", "--json") as twin:
-        wait_for(lambda: "port" in twin.output(), "the port", twin)
-        port = json.loads(twin.output().splitlines()[0])["port"]
-        settings = [
-            f"robot.driver.port='{port}'",
-            "robot.driver.read_deadline_ms=12.0",
-            f"robot.guard.move_duration_s={MOVE_S}",
-            *more,
-        ]
-        extra = [word for setting in settings for word in ("--set", setting)]
-        arguments = ["collect", "--robot", "arm0", "--run", "bot", "--offline", "--json", *extra]
-        with running(tmp_path, "collect", *arguments) as collect:
-            wait_for(lambda: "homing" in collect.output(), "the way home", collect)
-            yield collect, twin
+    on_its_way = Begun("the way home", lambda collect: "homing" in collect.output())
+    slow = (f"robot.guard.move_duration_s={MOVE_S}", *more)
+    with started_on_a_twin(tmp_path, on_its_way, more=slow) as both:
+        yield both
 
 
 @pytest.mark.parametrize("between_s", [0.5, 4.0])
