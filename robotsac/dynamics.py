@@ -8,18 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Self
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
 from robotsac.config.loading import edit_command
 from robotsac.config.schema import RobotConfig
 from robotsac.errors import ConfigError
+from robotsac.quiet_mujoco import mujoco
 
 Vector = NDArray[np.float64]
-
-# MuJoCo would write MUJOCO_LOG.TXT into whatever folder the user stands in; what it warns of is raised as an error.
-mujoco.set_mju_user_warning(lambda _text: None)
 
 
 class RigidBody:

@@ -8,10 +8,9 @@ imported here.
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,7 +40,7 @@ from robotsac.learner.run_folder import (
 from robotsac.link.sockets import require_free_address
 from robotsac.policy.store import BundleStore
 from robotsac.shared import SharedBlock
-from robotsac.signals import STOP_SIGNALS
+from robotsac.signals import stop_signals_call
 
 TICK_S = 0.1
 STATUS_EVERY_S = 0.5
@@ -115,7 +114,7 @@ def _learn(settings: LearnerSettings, run_dir: Path, resume: bool, told: Told, s
         try:
             _set_up(board, settings, run_dir, resume)
             children = Children(settings, run_dir, info.run_id, board)
-            with _stop_on_signals(stop):
+            with stop_signals_call(lambda _: stop.set()):
                 _watch(children, run_dir, info, board, told, stop)
         finally:
             board.close()
@@ -194,17 +193,3 @@ def status(run_dir: Path, info: RunInfo, board: SharedBlock, children: Children,
         "trainer": trainer,
         "ingest": ingest,
     }
-
-
-@contextlib.contextmanager
-def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
-    """Stop signals set ``stop``; in a thread, where Python takes no signals, the caller's event has to do."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {which: signal.signal(which, lambda *_: stop.set()) for which in STOP_SIGNALS}
-    try:
-        yield
-    finally:
-        for which, handler in before.items():
-            signal.signal(which, handler)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mujoco
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -18,6 +17,7 @@ from robotsac.config.loading import validate
 from robotsac.config.schema import RobotConfig
 from robotsac.dynamics import joint_indices, load_model
 from robotsac.errors import ArmError, ConfigError
+from robotsac.quiet_mujoco import mujoco
 from robotsac_sim.motors import MOTORS, MotorBank
 
 Vector = NDArray[np.float64]

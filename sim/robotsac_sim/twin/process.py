@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from robotsac.config.schema import RobotConfig
-from robotsac.signals import STOP_SIGNALS
+from robotsac.signals import stop_signals_call
 from robotsac_sim.twin.bus import Overlap, VirtualBus
 from robotsac_sim.twin.pty_port import PtyPort
 from robotsac_sim.twin.realtime import LoopReport, RealTimeLoop, become_real_time
 from robotsac_sim.twin.setup import build_bus
-
-Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 
 def run_twin(
@@ -42,14 +37,13 @@ def run_twin(
     port = PtyPort(bus.host_baud, link)
     scheduling = become_real_time()
     loop = RealTimeLoop(bus, port, seconds=seconds)
-    before = [(number, signal.signal(number, lambda *_: loop.stop())) for number in STOP_SIGNALS]
     started_s, used_s = time.monotonic(), time.process_time()
     try:
-        _announce(robot, bus, port, scheduling, as_json=as_json)
-        loop.run()
+        with stop_signals_call(lambda _: loop.stop()):
+            _announce(robot, bus, port, scheduling, as_json=as_json)
+            loop.run()
     finally:
         port.close()
-        _restore(before)
     share = (time.process_time() - used_s) / max(1e-9, time.monotonic() - started_s)
     _summarise(summary(bus, loop.report, port.lost, share, scheduling), as_json=as_json)
     return 0
@@ -109,9 +103,3 @@ def _summarise(facts: dict[str, object], *, as_json: bool) -> None:
     except BrokenPipeError:
         # Whoever read this is gone; nobody is left to tell.
         return
-
-
-def _restore(handlers: list[tuple[signal.Signals, Handler]]) -> None:
-    for number, handler in handlers:
-        if handler is not None:
-            signal.signal(number, handler)
