@@ -115,8 +115,8 @@ def robotsac(arguments: argparse.Namespace) -> tuple[Updates, dict[str, Any]]:
     )
 
     def updates(count: int) -> None:
-        noise = [algorithm.noise_shape.draw(BATCH, noise_draws) for _ in range(count)]
-        chosen.backend.updates(list(zip(replay.samples(BATCH, count), noise, strict=True)))
+        noise = algorithm.noise_shape.draws(BATCH, count, noise_draws)
+        chosen.backend.updates(replay.samples(BATCH, count), noise)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 

@@ -24,7 +24,8 @@ TARGET, LOSS, ACTOR = range(3)
 
 @dataclass(frozen=True, slots=True)
 class Noise:
-    """The randomness of one update, all of it, so that an update is a function.
+    """The randomness of one update, all of it, so that an update is a function. Or of several: each tensor has one more
+    dimension then, its first.
 
     Attributes:
         next_action, action: (b, noises·act_dim) standard normal, for the action at s' and the one at s.
@@ -38,6 +39,17 @@ class Noise:
     space: Tensor | None = None
     subset: Tensor | None = None
     dropout: Tensor | None = None
+
+    def each(self) -> list[Noise]:
+        """Of several updates: views of what each takes."""
+        count = len(self.next_action)
+        more = ([None] * count if part is None else part.unbind() for part in (self.space, self.subset, self.dropout))
+        return [Noise(*one) for one in zip(self.next_action, self.action, *more, strict=True)]
+
+    def as_several(self) -> Noise:
+        """Of one update: a view of it as several, of which there is one."""
+        more = (None if part is None else part[None] for part in (self.space, self.subset, self.dropout))
+        return Noise(self.next_action[None], self.action[None], *more)
 
     def dropout_of(self, use: int) -> Tensor | None:
         """The uniform numbers of one ``use``: TARGET, LOSS or ACTOR."""
@@ -67,17 +79,29 @@ class NoiseShape:
 
     def draw(self, batch_size: int, generator: torch.Generator) -> Noise:
         """Fresh noise on the generator's device."""
-        device = generator.device
-        both = torch.randn(2, batch_size, self.action, generator=generator, device=device)
-        space = subset = dropout = None
-        if self.space:
-            space = torch.randn(batch_size, self.space, generator=generator, device=device)
-        if self.subset:
-            subset = torch.randperm(self.critics, generator=generator, device=device)[: self.subset]
-        if self.dropout_units:
-            size = (3, self.critics, batch_size, self.dropout_units)
-            dropout = torch.rand(size, generator=generator, device=device)
-        return Noise(both[0], both[1], space, subset, dropout)
+        (noise,) = self.draws(batch_size, 1, generator).each()
+        return noise
+
+    def draws(self, batch_size: int, count: int, generator: torch.Generator) -> Noise:
+        """That of ``count`` updates: the same numbers as of so many calls of :meth:`draw`."""
+
+        def room(*shape: int, dtype: torch.dtype | None = None) -> Tensor:
+            return torch.empty(count, *shape, device=generator.device, dtype=dtype)
+
+        both = room(2, batch_size, self.action)
+        space = room(batch_size, self.space) if self.space else None
+        subset = room(self.subset, dtype=torch.int64) if self.subset else None
+        dropout = room(3, self.critics, batch_size, self.dropout_units) if self.dropout_units else None
+        for number in range(count):
+            both[number].normal_(generator=generator)
+            if space is not None:
+                space[number].normal_(generator=generator)
+            if subset is not None:
+                drawn = torch.randperm(self.critics, generator=generator, device=generator.device)
+                subset[number] = drawn[: self.subset]
+            if dropout is not None:
+                dropout[number].uniform_(generator=generator)
+        return Noise(both[:, 0], both[:, 1], space, subset, dropout)
 
 
 class Delayed(Protocol):

@@ -103,13 +103,10 @@ class Learning:
             )
         self.prior, self.prior_rows = ring, tuple(read)
 
-    def samples(self, count: int) -> list[Batch]:
-        """Fresh minibatches: of this run's transitions, and the prior data's share of it last."""
+    def samples(self, count: int) -> Batch:
+        """Fresh minibatches, one after another: of this run's transitions, and the prior data's share of each last."""
         fresh = self.replay.samples(self._learn.batch_size - self._prior_share, count)
-        if self.prior is None:
-            return fresh
-        prior = self.prior.samples(self._prior_share, count)
-        return [batch.joined(more) for batch, more in zip(fresh, prior, strict=True)]
+        return fresh if self.prior is None else fresh.joined(self.prior.samples(self._prior_share, count), count)
 
     def update(self, count: int = 1) -> dict[str, Tensor]:
         """``count`` updates, each on a fresh minibatch, as so many calls; of each loss the last value.
@@ -117,9 +114,8 @@ class Learning:
         Returns:
             Device scalars (see :class:`~robotsac.learner.algorithm.Algorithm`).
         """
-        draw, size = self.state.noise_shape.draw, self._learn.batch_size
-        noise = [draw(size, self.noise_generator) for _ in range(count)]
-        return self.backend.backend.updates(list(zip(self.samples(count), noise, strict=True)))
+        noise = self.state.noise_shape.draws(self._learn.batch_size, count, self.noise_generator)
+        return self.backend.backend.updates(self.samples(count), noise)
 
     @property
     def updates_allowed(self) -> int:

@@ -18,7 +18,8 @@ from robotsac.records import Transitions
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A minibatch on the device: obs, next_obs (b, obs_dim); action (b, act_dim); reward, terminal (b,). float32.
+    """A minibatch on the device: obs, next_obs (b, obs_dim); action (b, act_dim); reward, terminal (b,). float32. Or several
+    of the same length, one after another.
 
     ``steps`` (b,): how many control steps lie between obs and next_obs; ``None`` = one. The reward is theirs, discounted.
     ``after`` (b, obs_dim): the observation one step after obs; ``None`` where nobody asked for it, or it is next_obs.
@@ -40,16 +41,21 @@ class Batch:
         columns = (self.obs, self.action, self.reward, self.next_obs, self.terminal, self.steps, self.after)
         return [Batch(*cut) for cut in zip(*(_split(column, rows, len(self)) for column in columns), strict=True)]
 
-    def joined(self, other: Batch) -> Batch:
-        """The rows of both, these first; both of rings that keep the same."""
+    def joined(self, other: Batch, count: int = 1) -> Batch:
+        """Of each of ``count`` minibatches in both the rows of both, these first; both of rings that keep the same."""
+
+        def both(mine: Tensor, others: Tensor) -> Tensor:
+            parts = (each.reshape(count, -1, *each.shape[1:]) for each in (mine, others))
+            return torch.cat(tuple(parts), dim=1).flatten(0, 1)
+
         return Batch(
-            torch.cat((self.obs, other.obs)),
-            torch.cat((self.action, other.action)),
-            torch.cat((self.reward, other.reward)),
-            torch.cat((self.next_obs, other.next_obs)),
-            torch.cat((self.terminal, other.terminal)),
-            None if self.steps is None or other.steps is None else torch.cat((self.steps, other.steps)),
-            None if self.after is None or other.after is None else torch.cat((self.after, other.after)),
+            both(self.obs, other.obs),
+            both(self.action, other.action),
+            both(self.reward, other.reward),
+            both(self.next_obs, other.next_obs),
+            both(self.terminal, other.terminal),
+            None if self.steps is None or other.steps is None else both(self.steps, other.steps),
+            None if self.after is None or other.after is None else both(self.after, other.after),
         )
 
 
@@ -168,18 +174,17 @@ class Replay:
         Raises:
             ValueError: the ring is empty.
         """
-        return self.samples(batch_size, 1)[0]
+        return self.samples(batch_size, 1)
 
-    def samples(self, batch_size: int, count: int) -> list[Batch]:
-        """``count`` minibatches: those of as many calls of :meth:`sample`, gathered in one.
+    def samples(self, batch_size: int, count: int) -> Batch:
+        """``count`` minibatches, one after another: those of as many calls of :meth:`sample`, gathered in one.
 
         Raises:
             ValueError: the ring is empty.
         """
         if self.total == 0:
             raise ValueError("cannot sample from an empty replay")
-        slots = [self._slots(batch_size) for _ in range(count)]
-        return self._at(torch.cat(slots)).parts(batch_size) if count > 1 else [self._at(each) for each in slots]
+        return self._at(torch.cat([self._slots(batch_size) for _ in range(count)]))
 
     def _slots(self, batch_size: int) -> Tensor:
         """Where transitions lie, drawn uniformly (b,)."""

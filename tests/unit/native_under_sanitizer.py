@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from test_backends import HAS_BFLOAT16, MAKERS, NATIVE, fresh, inputs, learn_of
+from test_backends import HAS_BFLOAT16, MAKERS, NATIVE, fresh, inputs, learn_of, together
 
 from robotsac.learner.backends.native import build
 
@@ -23,7 +23,8 @@ def main() -> None:
         for name, changes in NATIVE.items():
             learn = learn_of(**{"threads": 3, "batch_size": 200, **changes})
             algorithm = fresh(learn)
-            MAKERS[backend](algorithm, learn).updates([inputs(algorithm, learn, seed) for seed in range(UPDATES)])
+            given = together([inputs(algorithm, learn, seed) for seed in range(UPDATES)])
+            MAKERS[backend](algorithm, learn).updates(*given)
             print(f"{backend}: {name}", flush=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import os
 import shutil
@@ -103,6 +104,18 @@ def inputs(algorithm: Algorithm, learn: LearnConfig, seed: int) -> tuple[Batch, 
         after=later if after else None,
     )
     return batch, algorithm.noise_shape.draw(rows, generator)
+
+
+def together(given: list[tuple[Batch, Noise]]) -> tuple[Batch, Noise]:
+    """Batches and noise of several updates as a backend takes them."""
+
+    def columns(of: type, parts: list[Any], put: Callable[..., torch.Tensor]) -> dict[str, torch.Tensor | None]:
+        names = [field.name for field in dataclasses.fields(of)]
+        found = {name: [getattr(part, name) for part in parts] for name in names}
+        return {name: None if column[0] is None else put(column) for name, column in found.items()}
+
+    batches, noise = zip(*given, strict=True)
+    return Batch(**columns(Batch, batches, torch.cat)), Noise(**columns(Noise, noise, torch.stack))
 
 
 def train(backend: Backend, algorithm: Algorithm, learn: LearnConfig, first: int, end: int) -> list[dict[str, float]]:
@@ -271,6 +284,25 @@ def test_one_backend_goes_on_where_another_stopped(one: str, other: str) -> None
     assert max(apart(everything(mixed), everything(straight)).values()) < 1e-5
 
 
+def test_moments_that_others_have_replaced_are_found() -> None:
+    """As ``load_state_dict`` replaces them; the old ones are no longer written."""
+    learn = learn_of()
+    straight, replaced = fresh(learn), fresh(learn)
+    one, other = MAKERS["native"](straight, learn), MAKERS["native"](replaced, learn)
+    train(one, straight, learn, 0, 6)
+    train(other, replaced, learn, 0, 3)
+    before = [moment for state in replaced.critic_adam.state.values() for moment in state.values()]
+    kept = [moment.clone() for moment in before]
+    for optimizer in replaced.optimizers().values():
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for parameter in replaced.actor.parameters():  # and one by one
+        state = replaced.actor_adam.state[parameter]
+        state.update({name: moment.clone() for name, moment in state.items()})
+    train(other, replaced, learn, 3, 6)
+    assert max(apart(everything(straight), everything(replaced)).values()) == 0.0
+    assert all(map(torch.equal, before, kept))
+
+
 @pytest.mark.parametrize("backend", ["eager", "native", NATIVE_BFLOAT16])
 @pytest.mark.parametrize("delay", [1, 3])
 def test_several_updates_a_call_are_as_so_many_calls(backend: str, delay: int) -> None:
@@ -281,7 +313,7 @@ def test_several_updates_a_call_are_as_so_many_calls(backend: str, delay: int) -
         losses: dict[str, float] = {}
         for made in train(single, one_by_one, learn, *cuts):
             losses |= made
-        got = several.updates([inputs(at_once, learn, seed) for seed in range(*cuts)])
+        got = several.updates(*together([inputs(at_once, learn, seed) for seed in range(*cuts)]))
         assert {name: float(value) for name, value in got.items()} == losses
         assert at_once.updates == cuts[1]
     assert max(apart(everything(at_once), everything(one_by_one)).values()) == 0.0
@@ -400,7 +432,7 @@ def test_noise_is_new_with_every_update(backend: str) -> None:
     tiny = settings(backend=backend, critic_lr=1e-12, actor_lr=1e-12, temperature_lr=1e-12)
     learning = Learning(tiny, contract(), CPU)
     learning.absorb(batches(noisy_run(300, seed=0), 32))
-    (batch,) = learning.samples(1)
+    batch = learning.samples(1)
     shape, generator = learning.state.noise_shape, learning.noise_generator
     entropies = [
         float(learning.backend.backend.update(batch, shape.draw(len(batch), generator))["entropy"]) for _ in range(50)
@@ -412,6 +444,19 @@ def test_noise_is_new_with_every_update(backend: str) -> None:
 def lag_one(series: Tensor) -> float:
     centred = series - series.mean()
     return float((centred[1:] * centred[:-1]).sum() / centred.square().sum())
+
+
+@pytest.mark.parametrize("changes", [{}, {"critics": 4, "smooth_space": 0.1}, {"critic_dropout": 0.1}])
+def test_noise_of_several_updates_is_that_of_so_many_draws(changes: dict[str, Any]) -> None:
+    shape = fresh(learn_of(**changes)).noise_shape
+    one, other = (torch.Generator().manual_seed(3) for _ in range(2))
+    several = shape.draws(33, 5, one).each()
+    for drawn in several:
+        alone = shape.draw(33, other)
+        for field in dataclasses.fields(alone):
+            mine, its = getattr(drawn, field.name), getattr(alone, field.name)
+            assert mine is its is None or torch.equal(mine, its)
+    assert len(several) == 5 and torch.equal(torch.rand(3, generator=one), torch.rand(3, generator=other))
 
 
 def test_noise_is_standard_normal() -> None:
@@ -685,13 +730,6 @@ def test_a_batch_of_another_kind_is_refused() -> None:
     assert algorithm.updates == 0
 
 
-@pytest.mark.parametrize("backend", ["eager", "native"])
-def test_no_updates_are_none(backend: str) -> None:
-    learn = learn_of()
-    algorithm = fresh(learn)
-    assert MAKERS[backend](algorithm, learn).updates([]) == {} and algorithm.updates == 0
-
-
 def test_products_in_bfloat16_are_refused_where_the_processor_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "HAS_BFLOAT16", b"no processor has this")
     learn = learn_of(backend="native_bfloat16")
@@ -854,7 +892,7 @@ def test_a_batch_of_another_size_is_refused() -> None:
     learn = learn_of()
     algorithm = fresh(learn)
     smaller = learn_of(batch_size=32)
-    with pytest.raises(ValueError, match=r"a batch of 32 rows where learn.batch_size is 64"):
+    with pytest.raises(ValueError, match=r"32 rows for 1 update, where learn.batch_size is 64"):
         Native(algorithm, learn, 1).update(*inputs(algorithm, smaller, 0))
     doubled = dataclasses.replace(inputs(algorithm, learn, 0)[0], obs=torch.zeros(64, OBS_DIM, dtype=torch.float64))
     with pytest.raises(ValueError, match="float64"):

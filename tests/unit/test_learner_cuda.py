@@ -22,7 +22,7 @@ from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch
 from robotsac.learner.variants import create_algorithm
 
-from test_backends import UPDATES, Exact, apart, everything, inputs, learn_of, spared  # isort: skip
+from test_backends import UPDATES, Exact, apart, everything, inputs, learn_of, spared, together  # isort: skip
 from test_learner_checkpoint import manifest_of  # isort: skip
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
@@ -88,13 +88,14 @@ def test_a_hundred_updates_are_as_near_to_exact_ones_as_the_reference_is(changes
 @pytest.mark.parametrize("actor_delay", [1, 3])
 def test_updates_in_one_call_are_those_of_as_many_calls(actor_delay: int) -> None:
     learn = learn_of(actor_delay=actor_delay)
-    (together, at_once), (alone, one_by_one) = made_of("graphed", learn), made_of("graphed", learn)
-    given = [inputs(together, learn, number) for number in range(8)]
-    got = at_once.updates([(on_gpu(batch), on_gpu(noise)) for batch, noise in given])
+    (at_once, several), (alone, one_by_one) = made_of("graphed", learn), made_of("graphed", learn)
+    given = [inputs(at_once, learn, number) for number in range(8)]
+    batches, all_noise = together(given)
+    got = several.updates(on_gpu(batches), on_gpu(all_noise))
     wanted: dict[str, torch.Tensor] = {}
     for batch, noise in given:
         wanted |= one_by_one.update(on_gpu(batch), on_gpu(noise))
-    assert got.keys() == wanted.keys() and together.updates == alone.updates == 8
+    assert got.keys() == wanted.keys() and at_once.updates == alone.updates == 8
     for name, loss in wanted.items():
         assert torch.allclose(got[name], loss, rtol=1e-4), name
 

@@ -117,7 +117,7 @@ def test_a_ring_too_small_keeps_the_newest(tmp_path: Path) -> None:
 
 def test_n_step_returns_are_made_of_prior_data_too(earlier: Path) -> None:
     learning = fed(learning_with(earlier, n_step=3))
-    batch = learning.samples(1)[0]
+    batch = learning.samples(1)
     assert batch.steps is not None and len(batch.steps) == 32
     assert float(batch.steps[16:].max()) == 3.0
 
@@ -145,8 +145,8 @@ def test_a_log_that_is_still_being_written_is_taken_as_it_is(tmp_path: Path) -> 
 @pytest.mark.parametrize(("share", "of_prior"), [(0.5, 16), (0.25, 8), (0.9, 29), (0.02, 1)])
 def test_every_minibatch_has_the_share(earlier: Path, share: float, of_prior: int) -> None:
     learning = fed(learning_with(earlier, prior_share=share))
-    for _ in range(5):
-        mark = learning.samples(1)[0].obs[:, 0]
+    for batch in learning.samples(1).parts(32) + learning.samples(4).parts(32):
+        mark = batch.obs[:, 0]
         assert mark.tolist() == [1.0] * (32 - of_prior) + [-1.0] * of_prior
 
 
@@ -160,7 +160,7 @@ def test_a_share_that_leaves_no_row_to_either_is_refused(share: float, size: int
 def test_without_prior_data_all_rows_are_fresh_whatever_the_share() -> None:
     learning = fed(Learning(settings(prior_share=0.9), contract(), CPU))
     assert learning.prior is None
-    assert set(learning.samples(1)[0].obs[:, 0].tolist()) == {1.0}
+    assert set(learning.samples(1).obs[:, 0].tolist()) == {1.0}
 
 
 def test_the_limiter_counts_fresh_data_alone(earlier: Path) -> None:

@@ -297,7 +297,7 @@ def test_bug_06_a_minibatch_has_one_number_per_row_where_losses_want_one() -> No
     """The ring keeps whole rows; what it hands out must not be a column of them."""
     learning = Learning(settings(batch_size=8, n_step=2), contract(), CPU)
     learning.absorb(batches(episode(20, E.SUCCESS), 7))
-    batch = learning.samples(1)[0]
+    batch = learning.samples(1)
     assert [part.shape for part in (batch.reward, batch.terminal, batch.steps) if part is not None] == [(8,)] * 3
 
 

@@ -32,6 +32,7 @@ from robotsac.env.arm_env import ArmEnv
 from robotsac.learner.actor_step import update_actor_and_temperature
 from robotsac.learner.algorithm import Noise, NoiseShape
 from robotsac.learner.assembler import Assembler
+from robotsac.learner.backends.backend import one_by_one
 from robotsac.learner.learning import Learning
 from robotsac.learner.replay import Batch, Replay
 from robotsac.learner.replay_log import LoggedBatch, ReplayLog
@@ -107,7 +108,7 @@ def test_bug_07_every_update_has_its_own_noise_and_its_own_batch() -> None:
     many = absorbed(noisy_run(200, seed=1), **still)
     assert len({float(many.update()["q"]) for _ in range(5)}) == 5
     drawn: list[tuple[Batch, Noise]] = []
-    many.backend.backend.updates = drawn.extend  # type: ignore[assignment, method-assign]
+    many.backend.backend.updates = lambda *all_of: drawn.extend(one_by_one(*all_of)) or {}  # type: ignore[method-assign]
     many.update(3)
     assert len({float(batch.reward.sum()) for batch, _ in drawn}) == len({float(n.action.sum()) for _, n in drawn}) == 3
 

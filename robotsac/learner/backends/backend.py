@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from typing import Protocol
 
 from torch import Tensor
@@ -30,12 +30,19 @@ class Backend(Protocol):
         """As :func:`robotsac.learner.algorithm.update`, but for the order in which numbers are summed."""
         ...
 
-    def updates(self, inputs: Sequence[tuple[Batch, Noise]]) -> dict[str, Tensor]:
-        """As so many calls of :meth:`update` in turn; of each loss the last value."""
+    def updates(self, batches: Batch, noise: Noise) -> dict[str, Tensor]:
+        """As so many calls of :meth:`update` in turn as ``noise`` is of, on minibatches one after another; of each loss the
+        last value."""
         losses: dict[str, Tensor] = {}
-        for batch, noise in inputs:
-            losses |= self.update(batch, noise)
+        for batch, its_noise in one_by_one(batches, noise):
+            losses |= self.update(batch, its_noise)
         return losses
+
+
+def one_by_one(batches: Batch, noise: Noise) -> Iterator[tuple[Batch, Noise]]:
+    """What each of several updates takes."""
+    drawn = noise.each()
+    return zip(batches.parts(len(batches) // len(drawn)), drawn, strict=True)
 
 
 class Eager(Backend):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robotsac.learner.algorithm import Algorithm, Noise, actor_due
-from robotsac.learner.backends.backend import Backend
+from robotsac.learner.backends.backend import Backend, one_by_one
 from robotsac.learner.backends.compiled import Compiled
 from robotsac.learner.replay import Batch
 
@@ -64,9 +64,9 @@ class Graphed(Backend):
         """See :class:`~robotsac.learner.backends.backend.Backend`. Nothing in it waits for the device."""
         return self._replay(batch, noise).losses()
 
-    def updates(self, inputs: Sequence[tuple[Batch, Noise]]) -> dict[str, Tensor]:
+    def updates(self, batches: Batch, noise: Noise) -> dict[str, Tensor]:
         """See :class:`~robotsac.learner.backends.backend.Backend`; losses are copied once, not with each update."""
-        replayed = [self._replay(batch, noise) for batch, noise in inputs]
+        replayed = [self._replay(*given) for given in one_by_one(batches, noise)]
         newest_first = dict.fromkeys(reversed(replayed))
         return {name: loss for recorded in reversed(newest_first) for name, loss in recorded.losses().items()}
 

@@ -32,7 +32,7 @@ class ActorStep {
     const Rows raw =
         actor_.forward(work_.next_input(), first, end, [this](size_t layer) { return next_outputs_[layer].from(0); });
     for (int m = first; m < end; ++m)
-      work_.next_log_prob[m] = work_.head.sample(raw[m], work_.in->next_noise + static_cast<long>(m) * spec_.act,
+      work_.next_log_prob[m] = work_.head.sample(raw[m], work_.in->next_noise.at + static_cast<long>(m) * spec_.act,
                                                  work_.next_input()[m] + spec_.obs);
   }
 
@@ -69,7 +69,7 @@ class ActorStep {
       actor_.backward(group * spec_.batch + first, group * spec_.batch + end);
   }
 
-  const float* noise(int m) const { return work_.in->noise + static_cast<long>(m) * spec_.act; }
+  const float* noise(int m) const { return work_.in->noise.at + static_cast<long>(m) * spec_.act; }
 
   bool in_time(int group) const { return group == 1 && spec_.smooth_time > 0.0f; }
 
@@ -82,7 +82,7 @@ class ActorStep {
     } else if (in_time(group)) {
       work_.normalised((in.after.at == nullptr ? in.next_obs : in.after)[m], into);
     } else {
-      const float* off = in.space + static_cast<long>(m) * spec_.obs;
+      const float* off = in.space.at + static_cast<long>(m) * spec_.obs;
       for (int j = 0; j < spec_.obs; ++j) into[j] = s[j] + spec_.smooth_sigma * off[j];
     }
   }

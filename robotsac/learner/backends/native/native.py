@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import operator
 import weakref
 from collections.abc import Sequence
 from ctypes import POINTER, Structure, c_float, c_int32, c_int64, c_void_p
@@ -25,6 +26,8 @@ from robotsac.learner.traced_adam import with_moments
 
 CRITICS_METRICS, ACTORS_METRICS = ("critic_loss", "q"), ("actor_loss", "entropy", "alpha")
 """``Losses`` in work.h."""
+MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+"""torch's names of ``first``, ``second`` and ``steps`` of a :class:`Parameter`."""
 
 
 class Spec(Structure):
@@ -50,7 +53,7 @@ class Adams(Structure):
 
 
 class Part(Structure):
-    """Of a batch: its first number, and how many lie from one row to the next; ``Part`` in work.h."""
+    """A tensor: its first number, and how many lie from one row, or update, to the next; ``Part`` in work.h."""
 
     _fields_ = (("at", c_void_p), ("stride", c_int64))
 
@@ -59,14 +62,15 @@ PARTS = ("obs", "action", "reward", "next_obs", "terminal", "steps", "after")
 
 
 class Inputs(Structure):
-    """What comes anew with each update; ``Inputs`` in work.h."""
+    """What comes anew with each call; ``Inputs`` in work.h."""
 
     _fields_ = (
         *((name, Part) for name in PARTS),
-        *((name, c_void_p) for name in ("mean", "std", "next_noise", "noise", "space", "subset")),
+        *((name, Part) for name in ("next_noise", "noise", "space")),
+        *((name, c_void_p) for name in ("subset", "update_actor", "mean", "std")),
         *((name, c_void_p) for name in ("critic", "actor", "log_alpha", "running")),
         *((name, Adams) for name in ("critic_adam", "actor_adam", "alpha_adam")),
-        *((name, c_int32) for name in ("update_actor", "repack")),
+        ("repack", c_int32),
     )
 
 
@@ -120,7 +124,6 @@ class Native(Backend):
         assert _is_known(algorithm)
         self.name = "native_bfloat16" if reduced else "native"
         self._algorithm, self._rows = algorithm, learn.batch_size
-        self._learned_temperature = algorithm.constants.target_entropy is not None
         for optimizer in algorithm.optimizers().values():
             with_moments(optimizer)
         found = library(reduced=reduced)
@@ -133,63 +136,58 @@ class Native(Backend):
         if not self._handle:
             raise BackendUnavailable("the native update cannot begin", reason=f"no memory, or not {threads} threads")
         weakref.finalize(self, found.robotsac_destroy, self._handle)
-        self._targets = algorithm.target.tensors if isinstance(algorithm, SacState) else ()
-        self._weights = [*algorithm.critic.parts, *self._targets, *algorithm.actor.parameters()]
+        targets = algorithm.target.tensors if isinstance(algorithm, SacState) else ()
+        self._weights = [*algorithm.critic.parts, *targets, *algorithm.actor.parameters()]
+        self._critic, self._actor = _Places(algorithm.critic_adam, targets), _Places(algorithm.actor_adam)
+        self._log_alpha = _Places(algorithm.alpha_adam) if algorithm.constants.target_entropy is not None else None
         self._packed: list[int] = []
-        shape, rows = algorithm.noise_shape, learn.batch_size
-        row, obs = (rows,), (rows, len(algorithm.normaliser.mean))
-        self._part_shapes = dict.fromkeys(PARTS, row) | dict.fromkeys(("obs", "next_obs", "after"), obs)
-        self._part_shapes["action"] = (rows, shape.action)
-        self._noise_shapes = (
-            *((name, (rows, shape.action)) for name in ("next_action", "action")),
-            ("space", (rows, shape.space)),
-            ("subset", (shape.subset,)),
-        )
+        obs, self._shape = (len(algorithm.normaliser.mean),), algorithm.noise_shape
+        self._widths = dict.fromkeys(PARTS, ()) | dict.fromkeys(("obs", "next_obs", "after"), obs)
+        self._widths["action"] = (self._shape.action,)
 
     def update(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """See :class:`~robotsac.learner.backends.backend.Backend`."""
-        return self.updates([(batch, noise)])
+        return self.updates(batch, noise.as_several())
 
-    def updates(self, inputs: Sequence[tuple[Batch, Noise]]) -> dict[str, Tensor]:
-        """See :class:`~robotsac.learner.backends.backend.Backend`; one call, between whose updates no thread falls asleep."""
-        if not inputs:
-            return {}
-        if wrong := [len(batch) for batch, _ in inputs if len(batch) != self._rows]:
-            raise ValueError(f"a batch of {wrong[0]} rows where learn.batch_size is {self._rows}")
-        algorithm = self._algorithm
-        critic, running = _parameters(algorithm.critic_adam, self._targets), _running(algorithm)
-        actor = _parameters(algorithm.actor_adam)
-        if self._learned_temperature:
-            log_alpha = _parameters(algorithm.alpha_adam)
-        else:
+    def updates(self, batches: Batch, noise: Noise) -> dict[str, Tensor]:
+        """See :class:`~robotsac.learner.backends.backend.Backend`; one call, between whose updates no thread falls asleep.
+
+        Raises:
+            ValueError: not what is read there; nothing has changed then.
+        """
+        algorithm, shape, rows, count = self._algorithm, self._shape, self._rows, len(noise.next_action)
+        if len(batches) != count * rows:
+            raise ValueError(
+                f"{len(batches)} rows for {count} update{'s' * (count != 1)}, where learn.batch_size is {rows}"
+            )
+        critic, actor, running = self._critic.now(), self._actor.now(), _running(algorithm)
+        if self._log_alpha is None:
             log_alpha = (Parameter * 1)(Parameter(algorithm.log_alpha.data_ptr()))
+        else:
+            log_alpha = self._log_alpha.now()
         # torch counts how often a tensor was written; what is written here, it does not see.
         versions = [tensor._version for tensor in self._weights]
-        normaliser = (algorithm.normaliser.mean.data_ptr(), algorithm.normaliser.std.data_ptr())
-        parameters = [ctypes.addressof(each) for each in (critic, actor, log_alpha, running)]
-        adams = [_adams(each) for each in (algorithm.critic_adam, algorithm.actor_adam, algorithm.alpha_adam)]
-        due = [actor_due(algorithm, ahead) for ahead in range(len(inputs))]
-        given = (Inputs * len(inputs))(
-            *(
-                Inputs(
-                    *(_part(name, getattr(batch, name), self._part_shapes[name]) for name in PARTS),
-                    *normaliser,
-                    *(_noise(getattr(noise, name), shape) for name, shape in self._noise_shapes),
-                    *parameters,
-                    *adams,
-                    with_actor,
-                    number == 0 and versions != self._packed,
-                )
-                for number, ((batch, noise), with_actor) in enumerate(zip(inputs, due, strict=True))
-            )
+        due = [actor_due(algorithm, ahead) for ahead in range(count)]
+        with_actor = (c_int32 * count)(*due)
+        given = Inputs(
+            *(_part(name, getattr(batches, name), (len(batches), *width)) for name, width in self._widths.items()),
+            *(_drawn(each, (count, rows, shape.action)) for each in (noise.next_action, noise.action)),
+            _drawn(noise.space, (count, rows, shape.space)),
+            _drawn(noise.subset, (count, shape.subset), torch.int64).at,
+            ctypes.addressof(with_actor),
+            *(each.data_ptr() for each in (algorithm.normaliser.mean, algorithm.normaliser.std)),
+            *(ctypes.addressof(each) for each in (critic, actor, log_alpha, running)),
+            *(_adams(each) for each in (algorithm.critic_adam, algorithm.actor_adam, algorithm.alpha_adam)),
+            versions != self._packed,
         )
-        values = torch.empty(len(inputs), len(CRITICS_METRICS) + len(ACTORS_METRICS))
-        self._updates(self._handle, given, len(given), values.data_ptr())
+        values = torch.empty(count, len(CRITICS_METRICS) + len(ACTORS_METRICS))
+        self._updates(self._handle, given, count, values.data_ptr())
         self._packed = versions
-        algorithm.updates += len(inputs)
+        algorithm.updates += count
         losses = dict(zip(CRITICS_METRICS, values[-1].unbind(), strict=False))
-        if acted := [row for row, with_actor in zip(values, due, strict=True) if with_actor]:
-            losses |= dict(zip(ACTORS_METRICS, acted[-1][len(losses) :].unbind(), strict=True))
+        if True in due:
+            last = count - 1 - due[::-1].index(True)
+            losses |= dict(zip(ACTORS_METRICS, values[last, len(losses) :].unbind(), strict=True))
         return losses
 
 
@@ -233,14 +231,14 @@ def _require_same_layout(found: ctypes.CDLL) -> None:
         raise BackendUnavailable("the native update was built for another version", reason=f"sizes {sizes}, not {ours}")
 
 
-def _noise(tensor: Tensor | None, shape: tuple[int, ...]) -> int | None:
-    """Raises ValueError: not what is read there."""
-    if 0 in shape:
-        return None
-    kind = torch.float32 if len(shape) == 2 else torch.int64
-    if tensor is None or tensor.shape != shape or tensor.dtype is not kind or not tensor.is_contiguous():
-        raise ValueError(f"noise that is not {shape} of {kind}, in one piece")
-    return tensor.data_ptr()
+def _drawn(tensor: Tensor | None, shape: tuple[int, ...], kind: torch.dtype = torch.float32) -> Part:
+    """Noise of several updates, that of each in one piece; indices also of all. Raises ValueError: not what is read there."""
+    if 0 in shape[1:]:
+        return Part(None, 0)
+    whole = tensor is not None and (tensor if kind is torch.int64 else tensor[:1]).is_contiguous()
+    if tensor is None or tensor.shape != shape or tensor.dtype is not kind or not whole:
+        raise ValueError(f"noise that is not {shape} of {kind}, in one piece for each update")
+    return Part(tensor.data_ptr(), tensor.stride(0))
 
 
 def _part(name: str, tensor: Tensor | None, shape: tuple[int, ...]) -> Part:
@@ -263,14 +261,30 @@ def _adams(optimizer: Adam) -> Adams:
     return Adams(group["lr"], *group["betas"], group["eps"])
 
 
-def _parameters(optimizer: Adam, targets: Sequence[Tensor] = ()) -> ctypes.Array[Parameter]:
-    """Where everything of ``optimizer`` lies now: a restored checkpoint puts other tensors in the moments' place."""
-    pointers: list[int | None] = []
-    for number, parameter in enumerate(optimizer.param_groups[0]["params"]):
-        state = optimizer.state[parameter]
-        pointers += [parameter.data_ptr(), state["exp_avg"].data_ptr(), state["exp_avg_sq"].data_ptr()]
-        pointers += [state["step"].data_ptr(), targets[number].data_ptr() if targets else None]
-    return (Parameter * (len(pointers) // 5)).from_buffer((c_void_p * len(pointers))(*pointers))
+class _Places:
+    """Where everything of an optimizer lies, looked up once: there are a hundred tensors to ask.
+
+    Args:
+        optimizer: with moments.
+        targets: that follow its parameters, in their order; none = no targets.
+    """
+
+    def __init__(self, optimizer: Adam, targets: Sequence[Tensor] = ()) -> None:
+        self._optimizer, self._targets = optimizer, targets
+        self._tensors: list[Tensor] = []
+        self._places = (Parameter * 0)()
+
+    def now(self) -> ctypes.Array[Parameter]:
+        """Looked up anew where other tensors have come in the moments' place, as of a restored checkpoint."""
+        parameters, states = self._optimizer.param_groups[0]["params"], self._optimizer.state
+        tensors = [tensor for each in parameters for tensor in (each, *map(states[each].__getitem__, MOMENTS))]
+        if len(tensors) != len(self._tensors) or not all(map(operator.is_, tensors, self._tensors)):
+            self._tensors = tensors
+            targets: list[int | None] = [each.data_ptr() for each in self._targets] or [None] * len(parameters)
+            lie = [tensor.data_ptr() for tensor in tensors]
+            parts = (lie[number::4] for number in range(4))
+            self._places = (Parameter * len(parameters))(*map(Parameter, *parts, targets))
+        return self._places
 
 
 def _running(algorithm: SacState | CrossQState) -> ctypes.Array[c_void_p]:

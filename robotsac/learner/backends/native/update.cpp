@@ -11,8 +11,8 @@
 // Critics that are normalised over the batch have a part for each layer, forward and back.
 //
 // Numbers live in torch's own tensors. What is kept here are buffers, and the weights in the order in which products
-// read them. ``robotsac_updates`` takes pointers anew each time; when somebody else has changed a weight, ``repack``
-// says so.
+// read them. ``robotsac_updates`` takes pointers anew with each call; when somebody else has changed a weight,
+// ``repack`` says so.
 
 #include <exception>
 
@@ -25,7 +25,7 @@ namespace {
 class Update {
  public:
   virtual ~Update() = default;
-  virtual void run(const Inputs& inputs, Losses& losses) = 0;
+  virtual void run(Inputs inputs, int count, Losses* losses) = 0;
 };
 
 template <class Critics>
@@ -33,16 +33,20 @@ class UpdateOf final : public Update {
  public:
   explicit UpdateOf(const Spec& spec) : work_(spec), critics_(work_), actor_(work_), pool_(spec.threads) {}
 
-  void run(const Inputs& inputs, Losses& losses) override {
+  void run(Inputs inputs, int count, Losses* losses) override {
     work_.in = &inputs;
     critics_.attach(), actor_.attach();
     if (inputs.repack) critics_.pack(), actor_.pack();
-    work_.alpha = std::exp(*inputs.log_alpha->value);
-    critics_.learn(pool_, [&](int first, int end) { actor_.act_next(first, end); }, losses);
-    if (inputs.update_actor) actor_.learn(pool_, critics_.all, losses);
+    for (int i = 0; i < count; ++i, inputs.advance(work_.spec)) one(inputs, losses[i]);
   }
 
  private:
+  void one(const Inputs& inputs, Losses& losses) {
+    work_.alpha = std::exp(*inputs.log_alpha->value);
+    critics_.learn(pool_, [&](int first, int end) { actor_.act_next(first, end); }, losses);
+    if (*inputs.update_actor) actor_.learn(pool_, critics_.all, losses);
+  }
+
   Work work_;
   Critics critics_;
   ActorStep actor_;
@@ -68,7 +72,7 @@ void* robotsac_create(const Spec* spec) {
 // the process, as an update that was begun cannot be taken back.
 void robotsac_updates(void* update, const Inputs* inputs, int32_t count, Losses* losses) noexcept {
   const FlushDenormals flush;
-  for (int i = 0; i < count; ++i) static_cast<Update*>(update)->run(inputs[i], losses[i]);
+  static_cast<Update*>(update)->run(*inputs, count, losses);
 }
 
 void robotsac_destroy(void* update) { delete static_cast<Update*>(update); }

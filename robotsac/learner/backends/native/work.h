@@ -24,12 +24,16 @@ struct Adams {
   float learning_rate, beta1, beta2, epsilon;
 };
 
-// A row of a batch's part every ``stride`` numbers; at null = there is none.
+// Of a tensor a row, or an update's share, every ``stride`` numbers; at null = there is none.
 struct Part {
   const float* at;
   int64_t stride;
 
   const float* operator[](int64_t row) const { return at + row * stride; }
+
+  void skip(int64_t rows) {
+    if (at != nullptr) at += rows * stride;
+  }
 };
 
 // Running statistics of what comes into a layer, of all critics.
@@ -37,16 +41,25 @@ struct Running {
   float *mean, *variance;
 };
 
-// subset, space, running: null = none.
+// Of several updates, the first one's; subset, space, running: null = none.
 struct Inputs {
-  Part obs, action, reward, next_obs, terminal, steps, after;
-  const float *mean, *std;
-  const float *next_noise, *noise, *space;
+  Part obs, action, reward, next_obs, terminal, steps, after;  // by rows: each update's batch lies below the last
+  Part next_noise, noise, space;                               // by updates
   const int64_t* subset;
+  const int32_t* update_actor;
+  const float *mean, *std;
   const Parameter *critic, *actor, *log_alpha;
   const Running* running;
   Adams critic_adam, actor_adam, alpha_adam;
-  int32_t update_actor, repack;
+  int32_t repack;
+
+  // Those of the update after this one.
+  void advance(const Spec& spec) {
+    for (Part* part : {&obs, &action, &reward, &next_obs, &terminal, &steps, &after}) part->skip(spec.batch);
+    for (Part* drawn : {&next_noise, &noise, &space}) drawn->skip(1);
+    if (subset != nullptr) subset += spec.subset;
+    ++update_actor;
+  }
 };
 
 struct Losses {
