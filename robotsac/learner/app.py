@@ -23,6 +23,7 @@ from robotsac.learner.curve import plot_learning_curve
 from robotsac.learner.limiter import Limiter
 from robotsac.learner.replay_log import FILE_NAME, ReplayLog
 from robotsac.learner.run_folder import (
+    INGEST_LOCK_FILE,
     INGEST_STATUS_FILE,
     LOCK_FILE,
     POLICIES,
@@ -106,8 +107,9 @@ def _learn(settings: LearnerSettings, run_dir: Path, resume: bool, told: Told, s
     require_free(run_dir, FREE_MIN_MB, "learning does not begin on a disk that it would soon find full")
     with locked(run_dir / LOCK_FILE, "learner", LOCK_WAIT_S if resume else 0.0, told.event):
         if resume:
-            with locked(run_dir / TRAINER_LOCK_FILE, "trainer", LOCK_WAIT_S, told.event):
-                pass  # the last one has let go
+            for lock, what in ((TRAINER_LOCK_FILE, "trainer"), (INGEST_LOCK_FILE, "ingest")):
+                with locked(run_dir / lock, what, LOCK_WAIT_S, told.event):
+                    pass  # the last one has let go
             require_free_address(settings.link)
         info = open_run(settings, run_dir, resume=resume)
         board = SharedBlock.create(LEARNER_FIELDS)

@@ -27,6 +27,7 @@ RUN_FILE = "run.json"
 SETTINGS_FILE = "learner-settings.json"
 LOCK_FILE = "learner.lock"
 TRAINER_LOCK_FILE = "trainer.lock"
+INGEST_LOCK_FILE = "ingest.lock"
 TRAINER_STATUS_FILE = "trainer-status.json"
 TRAINER_ERROR_FILE = "trainer-error.json"
 INGEST_STATUS_FILE = "ingest-status.json"
@@ -201,7 +202,7 @@ def versions() -> dict[str, str]:
 
 
 def _at_work(what: str, lock: FileLock) -> str:
-    return f"a {what} is still at work on run {run_name(lock.path.parent)!r}"
+    return f"{'an' if what[0] in 'aeiou' else 'a'} {what} is still at work on run {run_name(lock.path.parent)!r}"
 
 
 def _held(what: str, lock: FileLock) -> ConfigError:

@@ -127,7 +127,9 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize(("name", "what"), [("learner.lock", "learner"), ("trainer.lock", "trainer")])
+@pytest.mark.parametrize(
+    ("name", "what"), [("learner.lock", "a learner"), ("trainer.lock", "a trainer"), ("ingest.lock", "an ingest")]
+)
 def test_resuming_waits_for_who_is_still_at_work_and_then_says_how_to_end_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, what: str
 ) -> None:
@@ -142,25 +144,24 @@ def test_resuming_waits_for_who_is_still_at_work_and_then_says_how_to_end_it(
                 if stopped:
                     holder.send_signal(signal.SIGSTOP)
                     wait_for("the stop", lambda: "\nState:\tT" in Path(f"/proc/{holder.pid}/status").read_text())
-                with pytest.raises(ConfigError, match=f"a {what} is still at work on run 'pick'") as refused:
+                with pytest.raises(ConfigError, match=f"{what} is still at work on run 'pick'") as refused:
                     run_learn(chosen, run_dir, resume=True, on_event=events.append)
                 assert f"process {holder.pid}" in refused.value.reason
                 assert refused.value.command == command
             assert (
                 events
-                == [
-                    f"a {what} is still at work on run 'pick' (process {holder.pid}); waiting up to 0.3 s for it to end"
-                ]
+                == [f"{what} is still at work on run 'pick' (process {holder.pid}); waiting up to 0.3 s for it to end"]
                 * 2
             )
         finally:
             holder.kill()
 
 
-def test_resuming_goes_on_once_the_last_trainer_lets_go(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["trainer.lock", "ingest.lock"])
+def test_resuming_goes_on_once_the_last_one_lets_go(tmp_path: Path, name: str) -> None:
     run_dir, chosen = tmp_path / "run", local()
     made_run(run_dir, chosen)
-    last = FileLock(run_dir / "trainer.lock")
+    last = FileLock(run_dir / name)
     assert last.acquire()
     with Running(run_dir, chosen, resume=True) as learner:
         wait_for("word of it", lambda: bool(learner.events))

@@ -24,7 +24,7 @@ order are off by some 1e-6 (Adam's first steps are of one size, whatever the gra
 rounding's). A term that is wrong or missing is off by tens of percent."""
 REDUCED_OFF_MAX = 0.2
 """The same of weights with products in bfloat16, 8 bits of mantissa."""
-TIMED_S = 0.15
+TURNS, TURN_S = 5, 0.03
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +79,31 @@ class Trial:
         finally:
             put_back()
 
-    def seconds(self, backend: Backend) -> float:
-        """Of one update, the fastest of what fits into ``TIMED_S``; the first one, which may build something, aside."""
+    def seconds(self, *backends: Backend) -> list[float]:
+        """Of one update of each, the fastest; the first one, which may build something, aside.
+
+        They take turns, so that what else the machine does for a while falls on all of them.
+        """
         put_back = kept(self._algorithm)
         try:
             batch, noise = self._inputs[0]
-            backend.update(batch, noise)
-            spent: list[float] = []
-            while sum(spent) < TIMED_S or len(spent) < 3:
-                begin_s = time.perf_counter()
-                metrics = backend.update(batch, noise)
-                float(metrics["q"])  # waits for the device
-                spent.append(time.perf_counter() - begin_s)
-            return min(spent)
+            for backend in backends:
+                backend.update(batch, noise)
+            turns = [[min(_turn(backend, batch, noise)) for backend in backends] for _ in range(TURNS)]
+            return [min(of_one) for of_one in zip(*turns, strict=True)]
         finally:
             put_back()
+
+
+def _turn(backend: Backend, batch: Batch, noise: Noise) -> list[float]:
+    """What updates took, s, for ``TURN_S``."""
+    spent: list[float] = []
+    while sum(spent) < TURN_S:
+        begin_s = time.perf_counter()
+        metrics = backend.update(batch, noise)
+        float(metrics["q"])  # waits for the device
+        spent.append(time.perf_counter() - begin_s)
+    return spent
 
 
 def difference(one: Outcome, reference: Outcome) -> Difference:

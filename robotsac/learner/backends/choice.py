@@ -90,7 +90,8 @@ def _checked(name: str, algorithm: Algorithm, learn: LearnConfig, device: torch.
             f"{name} updates are not those of the reference",
             reason=f"losses are off by {off.losses:.1e} of their size, weights by {off.weights:.1e} of how far they moved",
         )
-    faster = trial.seconds(reference) / trial.seconds(backend)
+    reference_s, backend_s = trial.seconds(reference, backend)
+    faster = reference_s / backend_s
     if faster < share_min:
         raise BackendUnavailable(f"{name} updates are slower here", reason=f"{faster:.2f} times as fast as eager ones")
     return Chosen(
