@@ -20,12 +20,13 @@ class EarlyInterrupt:
 
     def __init__(self) -> None:
         self.seen = False
+        self._told_before = sys.unraisablehook
 
     def listen(self) -> None:
         """From now on, unless somebody else listens already; a shell starts background jobs with SIGINT ignored."""
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, self._on_interrupt)
-            sys.unraisablehook = self._without_a_word
+            self._told_before, sys.unraisablehook = sys.unraisablehook, self._without_a_word
 
     def raise_if_seen(self) -> None:
         """Raises KeyboardInterrupt, once more, where one was seen."""
@@ -35,7 +36,7 @@ class EarlyInterrupt:
     def _without_a_word(self, unraisable: sys.UnraisableHookArgs) -> None:
         """Where Python cannot raise, as in a callback of its imports, it would print a traceback instead."""
         if not self.seen or not isinstance(unraisable.exc_value, KeyboardInterrupt):
-            sys.__unraisablehook__(unraisable)
+            self._told_before(unraisable)
 
     def _on_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         self.seen = True

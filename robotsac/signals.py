@@ -83,7 +83,11 @@ def obey_supervisor(on_terminate: Callable[[], object] = lambda: None) -> Signal
 
 @contextmanager
 def signals_deferred() -> Iterator[None]:
-    """Stop signals come after the ``with`` block instead of in it, and never to a process that is started in it."""
+    """Stop signals come after the ``with`` block instead of in it, and never to a process that is started in it.
+
+    Meanwhile only SIGKILL and SIGQUIT (Ctrl-\\) end this process: for what is short. Outside the main thread they are only
+    kept from this thread and from what it starts.
+    """
     came: list[int] = []
     old = {}
     # What this thread blocks, one that a library has started may take; Python's handlers run in the main thread all the same.
@@ -94,9 +98,9 @@ def signals_deferred() -> Iterator[None]:
         with _signals_blocked():
             yield
     finally:
-        for number, handler in old.items():
+        for number, handler in reversed(old.items()):  # SIGINT last, as it may raise
             signal.signal(number, handler)
-        for late in came:
+        for late in sorted(came, reverse=True):
             signal.raise_signal(late)
 
 

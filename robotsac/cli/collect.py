@@ -8,6 +8,7 @@ from robotsac.actor.collect import CollectOptions, CollectReport, collect, repor
 from robotsac.cli.console import StatusLine, print_error, say, spell_out
 from robotsac.cli.options import run_folder
 from robotsac.config import LinkConfig, load_config
+from robotsac.early_interrupt import EARLY
 from robotsac.errors import ConfigError, LinkError
 from robotsac.link.address import endpoint
 
@@ -29,6 +30,7 @@ def run_collect(
     """
     config = load_config(robot, files, [*_address(learner, overrides), *overrides])
     _require_endpoint(config.link.address, learner)
+    EARLY.raise_if_seen()
     options = CollectOptions(folder=run_folder(run, config.robot.name), steps=steps, offline=offline)
     with StatusLine(plain=as_json) as status:
         report = collect(config, options, lambda s: status.update(s.line()), status.event)

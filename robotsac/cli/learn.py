@@ -16,6 +16,7 @@ from robotsac.child_error import read_printed_error
 from robotsac.cli.console import StatusLine, say
 from robotsac.cli.options import run_folder
 from robotsac.config import LearnConfig, LinkConfig, load_learner_settings
+from robotsac.early_interrupt import EARLY
 from robotsac.errors import ConfigError, DriverUnavailable
 from robotsac.link.sockets import endpoint
 
@@ -53,6 +54,7 @@ def run_learn_command(
     require_learner(settings.learn)
     from robotsac.learner.app import run_learn
 
+    EARLY.raise_if_seen()
     folder = run_folder(run, "learn")
     stop = threading.Event()
     with StatusLine(plain=as_json) as status:

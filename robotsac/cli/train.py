@@ -24,6 +24,7 @@ from robotsac.cli.learner_process import LearnerProcess, learner_arguments
 from robotsac.cli.options import run_folder
 from robotsac.cli.train_resume import Done, eval_command, require_new, require_resumable, typed_to_resume
 from robotsac.config import Config, load_config
+from robotsac.early_interrupt import EARLY
 from robotsac.errors import RobotsacError
 from robotsac.learner.run_folder import TRAINER_STATUS_FILE, read_json
 from robotsac.signals import counted_signals
@@ -56,6 +57,7 @@ def run_train(asked: TrainOptions, files: list[Path], overrides: list[str], as_j
     config = load_config(robot, files, [*overrides, f"link.address={address!r}"])
     require_enough(steps, config.learn)
     require_learner(config.learn)
+    EARLY.raise_if_seen()
     done = require_resumable(folder, robot, config, steps) if asked.resume else require_new(folder, robot)
     with writable(folder):
         (folder / CONFIG_FILE).write_text(config.model_dump_json(indent=2), encoding="utf-8")

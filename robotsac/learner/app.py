@@ -49,7 +49,8 @@ FREE_MIN_MB = 64.0
 """What a robot's ``spool.free_min_mb`` is: about an hour of one robot's records, checkpoints and policies besides."""
 
 LOCK_WAIT_S = 20.0
-"""A trainer whose supervisor was killed writes its last policy and checkpoint first, on a loaded machine in seconds."""
+"""Processes whose supervisor was killed write what they have first, on a loaded machine in seconds: the trainer its last policy
+and checkpoint, ingest what it received."""
 
 OnStatus = Callable[[dict[str, Any]], None]
 

@@ -44,7 +44,8 @@ STAGED_BYTES_MAX = 16_000_000
 STATUS_NS = 500 * NS_PER_MS
 WAIT_MS = 20
 LOCK_WAIT_S = 10.0
-"""One whose supervisor was killed commits what it has received first, and has the port until then; its successor waits."""
+"""One whose supervisor was killed commits what it has received first, and has the port until then; its successor waits,
+and hears of a stop afterwards."""
 
 
 @dataclass(frozen=True, slots=True)

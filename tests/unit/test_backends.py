@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from robotsac.config.learn import LearnConfig
 from robotsac.errors import ConfigError
 from robotsac.learner import device
-from robotsac.learner.algorithm import Algorithm, Noise
+from robotsac.learner.algorithm import Algorithm, Noise, actor_due
 from robotsac.learner.backends import Backend, Eager, choice, choose_backend
 from robotsac.learner.backends.backend import BackendUnavailable
 from robotsac.learner.backends.check import Trial, difference, kept
@@ -304,9 +304,19 @@ def test_moments_that_others_have_replaced_are_found() -> None:
 
 
 @pytest.mark.parametrize("backend", ["eager", "native", NATIVE_BFLOAT16])
-@pytest.mark.parametrize("delay", [1, 3])
-def test_several_updates_a_call_are_as_so_many_calls(backend: str, delay: int) -> None:
-    learn = learn_of(actor_delay=delay)
+@pytest.mark.parametrize(
+    "of",
+    [
+        "as it comes",
+        "actor delayed",
+        "ten critics, two in the target",
+        "smooth in time and space",
+        "batch_norm, wide and many",
+        "batch_norm, actor delayed",
+    ],
+)
+def test_several_updates_a_call_are_as_so_many_calls(backend: str, of: str) -> None:
+    learn = learn_of(**NATIVE[of])
     one_by_one, at_once = fresh(learn), fresh(learn)
     single, several = MAKERS[backend](one_by_one, learn), MAKERS[backend](at_once, learn)
     for cuts in ((0, 1), (1, 3), (3, 8), (8, 9), (9, 10)):
@@ -484,6 +494,32 @@ def test_auto_takes_the_native_one_and_says_so_in_a_line() -> None:
     after = everything(algorithm)
     assert algorithm.updates == 0
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+class Slowed:
+    """A backend in a time of its own, in which everything takes longer for a while."""
+
+    name = "slowed"
+
+    def __init__(self, algorithm: Algorithm, clock: list[float], update_s: float) -> None:
+        self._algorithm, self._clock, self._update_s = algorithm, clock, update_s
+        self.due: list[bool] = []
+
+    def update(self, _batch: Batch, _noise: Noise) -> dict[str, torch.Tensor]:
+        self.due.append(actor_due(self._algorithm))
+        self._clock[0] += self._update_s * (10.0 if self._clock[0] < 0.4 else 1.0)
+        self._algorithm.updates += 1
+        return {"q": torch.tensor(0.0)}
+
+
+@pytest.mark.parametrize("update_s", [0.002, 0.031])
+def test_backends_are_timed_in_turns_at_the_same_work(monkeypatch: pytest.MonkeyPatch, update_s: float) -> None:
+    learn, clock = learn_of(actor_delay=2), [0.0]
+    algorithm = fresh(learn)
+    monkeypatch.setattr("robotsac.learner.backends.check.time.perf_counter", lambda: clock[0])
+    one, other = Slowed(algorithm, clock, update_s), Slowed(algorithm, clock, 2.0 * update_s)
+    assert Trial(algorithm, learn).seconds(one, other) == pytest.approx([update_s, 2.0 * update_s])
+    assert all(one.due) and all(other.due) and algorithm.updates == 0
 
 
 def test_threads_are_no_more_than_cores_whatever_is_asked_for_and_the_line_says_so(

@@ -31,8 +31,8 @@ class Backend(Protocol):
         ...
 
     def updates(self, batches: Batch, noise: Noise) -> dict[str, Tensor]:
-        """As so many calls of :meth:`update` in turn as ``noise`` is of, on minibatches one after another; of each loss the
-        last value."""
+        """As so many calls of :meth:`update` in turn as ``noise`` is of, at least one, on minibatches one after another; of each
+        loss the last value."""
         losses: dict[str, Tensor] = {}
         for batch, its_noise in one_by_one(batches, noise):
             losses |= self.update(batch, its_noise)

@@ -105,7 +105,7 @@ class Native(Backend):
     """See module docstring. Deterministic: threads share out work, not sums.
 
     It reads and writes torch's tensors where they lie, keeps packed copies of the weights, and packs them anew when somebody
-    else has written a weight.
+    else has written a weight. Moments may be replaced by others; a weight's numbers must stay in their place.
 
     Args:
         algorithm: whose updates; on the CPU.
@@ -156,7 +156,7 @@ class Native(Backend):
             ValueError: not what is read there; nothing has changed then.
         """
         algorithm, shape, rows, count = self._algorithm, self._shape, self._rows, len(noise.next_action)
-        if len(batches) != count * rows:
+        if not count or len(batches) != count * rows:
             raise ValueError(
                 f"{len(batches)} rows for {count} update{'s' * (count != 1)}, where learn.batch_size is {rows}"
             )
@@ -282,8 +282,8 @@ class _Places:
             self._tensors = tensors
             targets: list[int | None] = [each.data_ptr() for each in self._targets] or [None] * len(parameters)
             lie = [tensor.data_ptr() for tensor in tensors]
-            parts = (lie[number::4] for number in range(4))
-            self._places = (Parameter * len(parameters))(*map(Parameter, *parts, targets))
+            each_part = zip(*(lie[number::4] for number in range(4)), targets, strict=True)
+            self._places = (Parameter * len(parameters))(*(Parameter(*places) for places in each_part))
         return self._places
 
 

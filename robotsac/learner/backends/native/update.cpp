@@ -37,7 +37,11 @@ class UpdateOf final : public Update {
     work_.in = &inputs;
     critics_.attach(), actor_.attach();
     if (inputs.repack) critics_.pack(), actor_.pack();
-    for (int i = 0; i < count; ++i, inputs.advance(work_.spec)) one(inputs, losses[i]);
+    for (int i = 0; i < count; ++i) {
+      if (i > 0) inputs.advance(work_.spec);
+      one(inputs, losses[i]);
+    }
+    work_.in = nullptr;
   }
 
  private:
