@@ -15,6 +15,8 @@ from robotsac.early_interrupt import EARLY
 # SIGHUP is what a closed terminal or a dropped ssh connection sends: as much a reason to stop in order as Ctrl-C.
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
+
 
 @dataclass(slots=True)
 class SignalCount:
@@ -40,9 +42,7 @@ def stop_signals_call(on_stop: Callable[[int], object]) -> Iterator[None]:
         EARLY.raise_if_seen()
         yield
     finally:
-        for number, handler in old.items():
-            if handler is not None:  # one that was not set from Python cannot be set again from there
-                signal.signal(number, handler)
+        _put_back(old)
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def signals_deferred() -> Iterator[None]:
     kept from this thread and from what it starts.
     """
     came: list[int] = []
-    old = {}
+    old: dict[signal.Signals, Handler] = {}
     # What this thread blocks, one that a library has started may take; Python's handlers run in the main thread all the same.
     if threading.current_thread() is threading.main_thread():
         heard = [number for number in STOP_SIGNALS if signal.getsignal(number) not in (signal.SIG_IGN, None)]
@@ -98,8 +98,7 @@ def signals_deferred() -> Iterator[None]:
         with _signals_blocked():
             yield
     finally:
-        for number, handler in reversed(old.items()):  # SIGINT last, as it may raise
-            signal.signal(number, handler)
+        _put_back(old)
         for late in sorted(came, reverse=True):
             signal.raise_signal(late)
 
@@ -115,6 +114,13 @@ def signals_held() -> Iterator[None]:
     resource_tracker.ensure_running()
     with _signals_blocked():
         yield
+
+
+def _put_back(handlers: dict[signal.Signals, Handler]) -> None:
+    """SIGINT's last, which may raise."""
+    for number, handler in sorted(handlers.items(), reverse=True):
+        if handler is not None:  # one that was not set from Python cannot be set again from there
+            signal.signal(number, handler)
 
 
 @contextmanager

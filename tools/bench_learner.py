@@ -6,11 +6,11 @@
 
 The work is that of ``contender.py``: batch 256, 2 x 256 hidden units, twin critics, observations of 17 and actions of 6,
 automatic temperature, one update of everything. On a processor that has products in bfloat16 the backend that rounds to them is
-compared with the peers too; every other ratio is of backends in full precision. Ten critics (REDQ, two in the target) and the learner's own defaults are timed
-beside it. Every contender is a process of its own; they take turns, so that a machine that slows down slows them all. Printed
-are updates a second (median over the turns), the seconds until a contender was ready (start, check, compilation, and 20 calls),
-and ratios: the median over the turns of the ratio within one. How many updates a contender does in one call stands beside it;
-of those that do one a call there is the 99th percentile of an update's time too.
+compared with the peers too; every other ratio is of backends in full precision. Ten critics (REDQ, two in the target) and the
+learner's own defaults are timed beside it. Every contender is a process of its own; they take turns, so that a machine that
+slows down slows them all. Printed are updates a second (median over the turns), the seconds until a contender was ready (start,
+check, compilation, and 20 calls), and ratios: the median over the turns of the ratio within one. How many updates a contender
+does in one call stands beside it; of those that do one a call there is the 99th percentile of an update's time too.
 
 With ``--peers``, stable-baselines3 and SBX are installed, each into an environment of its own below ``runs/peers``.
 """

@@ -18,6 +18,7 @@ from robotsac.cli.console import StatusLine
 from robotsac.cli.learn import require_learner
 from robotsac.cli.sync_options import SyncOptions
 from robotsac.cli.sync_settings import CONFIG_FILE, METRICS_FILE, Settings, kept_settings, new_settings, require_free
+from robotsac.early_interrupt import EARLY
 from robotsac.errors import ConfigError
 from robotsac.lock import FileLock
 
@@ -61,6 +62,7 @@ def run_sync(options: SyncOptions, files: list[Path], overrides: list[str], as_j
 
     prepare_torch(settings.learn.threads)
     device = resolve_device(settings.learn.device)
+    EARLY.raise_if_seen()
     with ExitStack() as stack:
         status = stack.enter_context(StatusLine(plain=as_json))
         return (_go_on if options.resume else _begin)(settings, device, stack, status, as_json)

@@ -21,6 +21,7 @@ from robotsac.errors import RobotsacError, StorageError
 from robotsac.learner.board import LEARNER_FIELDS
 from robotsac.learner.replay_log import FILE_NAME, ReplayLog
 from robotsac.learner.run_folder import (
+    CHILD_LOCK_WAIT_S,
     INGEST_ERROR_FILE,
     INGEST_LOCK_FILE,
     INGEST_STATUS_FILE,
@@ -43,9 +44,6 @@ MESSAGES_PER_COMMIT = 256
 STAGED_BYTES_MAX = 16_000_000
 STATUS_NS = 500 * NS_PER_MS
 WAIT_MS = 20
-LOCK_WAIT_S = 10.0
-"""One whose supervisor was killed commits what it has received first, and has the port until then; its successor waits,
-and hears of a stop afterwards."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ def ingest_main(args: IngestArgs) -> None:
     end_with_parent(signal.SIGTERM)
     (args.run_dir / INGEST_ERROR_FILE).unlink(missing_ok=True)
     try:
-        with locked(args.run_dir / INGEST_LOCK_FILE, "ingest", LOCK_WAIT_S):
+        with locked(args.run_dir / INGEST_LOCK_FILE, "ingest", CHILD_LOCK_WAIT_S):
             ingest(args, lambda: told.count > 0 or os.getppid() != parent)
     except RobotsacError as error:
         write_child_error(args.run_dir / INGEST_ERROR_FILE, error)

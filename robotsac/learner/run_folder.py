@@ -28,6 +28,9 @@ SETTINGS_FILE = "learner-settings.json"
 LOCK_FILE = "learner.lock"
 TRAINER_LOCK_FILE = "trainer.lock"
 INGEST_LOCK_FILE = "ingest.lock"
+CHILD_LOCK_WAIT_S = 10.0
+"""A trainer or ingest whose supervisor was killed first writes its last checkpoint, or commits what it received; its successor
+waits, and hears of a stop afterwards."""
 TRAINER_STATUS_FILE = "trainer-status.json"
 TRAINER_ERROR_FILE = "trainer-error.json"
 INGEST_STATUS_FILE = "ingest-status.json"

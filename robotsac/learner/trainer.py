@@ -20,15 +20,13 @@ from robotsac.contract import Contract
 from robotsac.errors import RobotsacError
 from robotsac.learner.board import LEARNER_FIELDS, TrainerState
 from robotsac.learner.replay_log import FILE_NAME, ReplayLog
-from robotsac.learner.run_folder import TRAINER_ERROR_FILE, TRAINER_LOCK_FILE, locked
+from robotsac.learner.run_folder import CHILD_LOCK_WAIT_S, TRAINER_ERROR_FILE, TRAINER_LOCK_FILE, locked
 from robotsac.process import end_with_parent, starter
 from robotsac.shared import SharedBlock
 from robotsac.signals import obey_supervisor
 
 POLL_S = 0.01
 """How long the trainer sleeps when there is nothing to do: a fresh record waits at most this long."""
-LOCK_WAIT_S = 10.0
-"""A trainer whose supervisor was killed writes its last checkpoint first; its successor waits."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def trainer_main(args: TrainerArgs) -> None:
 
     os.nice(args.settings.learn.nice)
     try:
-        with locked(args.run_dir / TRAINER_LOCK_FILE, "trainer", LOCK_WAIT_S):
+        with locked(args.run_dir / TRAINER_LOCK_FILE, "trainer", CHILD_LOCK_WAIT_S):
             _train(args, stop)
     except RobotsacError as error:
         write_child_error(args.run_dir / TRAINER_ERROR_FILE, error)

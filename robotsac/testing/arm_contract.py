@@ -50,6 +50,7 @@ class ArmContract:
         assert seen == [disconnected, idle, energized, idle, disconnected]
 
     def test_calls_outside_their_state_are_refused(self, arm: Arm) -> None:
+        """Disconnected, idle and energized, in turn: ``ArmStateError``."""
         for call in (arm.energize, arm.read, lambda: arm.exchange(no_torque(arm))):
             with pytest.raises(ArmStateError):
                 call()
@@ -63,6 +64,7 @@ class ArmContract:
                 call()
 
     def test_stop_and_close_are_legal_everywhere_and_idempotent(self, arm: Arm) -> None:
+        """They raise in no state, however often."""
         arm.stop()
         arm.close()
         arm.connect()
@@ -94,6 +96,7 @@ class ArmContract:
     # ---- states ----------------------------------------------------------------------------------------------------
 
     def test_state_arrays_have_the_arms_shape_and_finite_si_values(self, arm: Arm) -> None:
+        """Every array (n,), measured ones float64 and finite; rad, °C and V by their size."""
         arm.connect()
         state = arm.read()
         n = arm.spec.n

@@ -41,6 +41,7 @@ sys.meta_path.insert(0, Swallows())
         ["train", "--robot", "arm0-sim", "--run", "all"],
         ["twin", "--robot", "arm0"],
         ["learn", "--run", "brain"],
+        ["train", "--sync", "--env", "Pendulum-v1", "--run", "swing"],
     ],
 )
 def test_a_ctrl_c_that_a_library_swallows_while_it_loads_ends_the_command(tmp_path, arguments):
