@@ -14,6 +14,8 @@ import pytest
 
 # Two workers with two threads each would fight for two cores. Before torch is imported, here and in every child.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Output is buffered where users run commands; what a stream that is gone still holds then fails once more at the end.
+os.environ.pop("PYTHONUNBUFFERED", None)
 
 TESTS = Path(__file__).parent
 NICE = 10

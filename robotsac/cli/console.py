@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -175,9 +175,15 @@ def say(line: str) -> None:
     try:
         print(line, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop(sys.stdout)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageError("output cannot be written", reason=str(error), command="df -h") from error
+
+
+def drop(stream: TextIO) -> None:
+    """What is written to ``stream`` and what it still holds goes nowhere: else Python, which flushes at its end, fails on it once
+    more and exits with 120."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def tell(line: str) -> None:

@@ -43,6 +43,18 @@ def main() -> None:
         sys.exit(_report(_wrong_usage(error)))
     except KeyboardInterrupt:
         sys.exit(130)
+    finally:
+        _settle_stderr()
+
+
+def _settle_stderr() -> None:
+    """That nobody hears what was told must not become the exit code."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        from robotsac.cli.console import drop
+
+        drop(sys.stderr)
 
 
 def _report(error: RobotsacError) -> int:

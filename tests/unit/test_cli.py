@@ -436,6 +436,22 @@ def test_output_that_a_full_disk_does_not_take_is_an_error():
     assert done.returncode == 6 and "output cannot be written" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("gone", ["terminal", "pipe", "disk"])
+def test_where_nobody_hears_of_an_error_the_exit_code_still_tells(gone):
+    """Python would exit with 120: it flushes at its end what could not be written before."""
+    other, end = {"terminal": os.openpty, "pipe": os.pipe, "disk": lambda: (-1, os.open("/dev/full", os.O_WRONLY))}[
+        gone
+    ]()
+    if other >= 0:
+        os.close(other)
+    try:
+        command = [sys.executable, "-m", "robotsac", "config", "check", "--robot", "nowhere"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=end, text=True, check=False, timeout=60)
+    finally:
+        os.close(end)
+    assert (done.returncode, done.stdout) == (2, "")
+
+
 def test_an_evaluation_of_no_episode_is_json_that_any_reader_takes():
     none = Evaluation(0, 0, float("nan"), float("nan"), None, 0.0, 0, False, False, interrupted=True)
     found = json.loads(evaluation_json(none), parse_constant=lambda word: pytest.fail(word))

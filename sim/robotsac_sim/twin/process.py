@@ -100,6 +100,6 @@ def _summarise(facts: dict[str, object], *, as_json: bool) -> None:
     try:
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
-    except BrokenPipeError:
+    except OSError:
         # Whoever read this is gone; nobody is left to tell.
         return
